@@ -1,0 +1,71 @@
+# `make demo` and `make test` need git, make and a Python 3.10-3.13 with venv; everything else goes into .venv.
+#
+# PYTHON=/path/to/python chooses the interpreter; otherwise scripts/find_python.sh takes the newest that runs.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types format constraints clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Looked up once a call, and not at all by the targets that need no interpreter.
+ifneq ($(filter-out help clean constraints,$(or $(MAKECMDGOALS),help)),)
+  ifndef PYTHON
+    PYTHON := $(shell sh scripts/find_python.sh)
+  endif
+  ifeq ($(strip $(PYTHON)),)
+    $(error no usable Python found, see above)
+  endif
+  VERSION := $(shell sh scripts/find_python.sh --version "$(PYTHON)")
+  ifeq ($(strip $(VERSION)),)
+    $(error PYTHON=$(PYTHON) is no working Python 3.10-3.13 with venv)
+  endif
+endif
+
+CONSTRAINTS := constraints/$(VERSION).txt
+# The version is in the name: another interpreter means another environment.
+STAMP := $(VENV)/.installed-$(VERSION)
+
+help:
+	@echo "make demo         run a few thousand circuits on Aer, with a live bar and a report"
+	@echo "make test         lint, types, then all tests and doctests"
+	@echo "make lint         ruff: rules and format"
+	@echo "make types        mypy, strict"
+	@echo "make format       let ruff mend what it can"
+	@echo "make constraints  pin today's releases for every supported Python"
+	@echo "make clean        remove .venv, caches and builds"
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up $(VENV) with $(PYTHON) ($(VERSION)): minutes the first time, then never again."
+	@test -x $(BIN)/python && test "$$(sh scripts/find_python.sh --version $(BIN)/python)" = "$(VERSION)" \
+		|| "$(PYTHON)" -m venv --clear $(VENV)
+	@rm -f $(VENV)/.installed-*
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(CONSTRAINTS) --editable ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+test: lint types
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints:
+	sh scripts/constraints.sh
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

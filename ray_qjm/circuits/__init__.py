@@ -1,0 +1,1 @@
+"""Circuits before they reach a backend: where they come from, how they are compiled, how they travel."""

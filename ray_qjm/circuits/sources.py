@@ -1,0 +1,379 @@
+"""Where circuits come from: a callable, a list, an iterable, named groups; ``sweep`` and ``files`` add more.
+
+A source numbers its circuits from 0. A *worker source* is shipped once and builds any circuit from its
+number; a *driver source* is read in order, in the driver, a few circuits at a time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+
+from ray_qjm.errors import InvalidInputError
+
+_KINDS = (
+    "a list or another iterable of QuantumCircuits, a callable f(index) with count=, a mapping of names to "
+    "lists, Sweep(circuit, values), QpyFiles(paths) or QasmFiles(paths)"
+)
+
+
+class WorkerSource(ABC):
+    """Circuits that a worker builds from their numbers; shipped to workers once, by cloudpickle.
+
+    Attributes:
+        kind: What the source is, for messages.
+        count: Number of circuits.
+        column_types: The columns that the source adds to the result: name to ``"string"``, ``"int64"``,
+            ``"float64"`` or ``"bool"``.
+        template: The parametrised circuit that all circuits share, or ``None``. With a template, ``bind``
+            turns its compiled form into circuit ``index``, so that it is compiled only once.
+    """
+
+    kind: str
+    count: int
+    column_types: Mapping[str, str] = {}
+    template: QuantumCircuit | None = None
+
+    @abstractmethod
+    def build(self, index: int, seed: int) -> QuantumCircuit:
+        """Build circuit ``index``, equal at every call.
+
+        Args:
+            index: Row number, ``0 <= index < count``.
+            seed: The task's seed, a non-negative integer of any size.
+
+        Raises:
+            Exception: Whatever the user's code or the file raises: the reason why this circuit has no counts.
+            SourceError: Nothing can be built on this worker; the task ends.
+        """
+
+    def bind(self, index: int, compiled: QuantumCircuit) -> QuantumCircuit:
+        """Return circuit ``index`` made from the compiled ``template``; only sources with one can."""
+        raise NotImplementedError(f"{self.kind} has no template")
+
+    def columns(self, start: int, stop: int) -> dict[str, list[object]]:
+        """Return the source's columns for the rows ``[start, stop)``: one list a name of ``column_types``."""
+        return {}
+
+
+class DriverSource(ABC):
+    """Circuits that exist, or come into being, in the driver; read once, in order.
+
+    Attributes:
+        kind: What the source is, for messages.
+        count: Number of circuits as far as known before reading; ``None``: until the source ends.
+        column_types: As for ``WorkerSource``.
+        circuits: All the circuits if the user gave a list, for look-up by object; else ``None``.
+    """
+
+    kind: str
+    count: int | None
+    column_types: Mapping[str, str] = {}
+    circuits: Sequence[object] | None = None
+
+    @abstractmethod
+    def read(self, n: int) -> list[QuantumCircuit | Exception]:
+        """Return the next ``n`` items; fewer mean that the source has ended.
+
+        An item which raised, or which is no circuit, is the exception that stands in its row.
+        """
+
+    def columns(self, start: int, stop: int) -> dict[str, list[object]]:
+        """Return the source's columns for the rows ``[start, stop)``, which must have been read."""
+        return {}
+
+
+class CallableSource(WorkerSource):
+    """Circuit ``i`` is ``f(i)``, or ``f(i, rng)``, called on a worker, possibly more than once.
+
+    ``rng`` is a ``numpy.random.Generator`` drawn from the task's seed and ``i`` alone. It is passed if
+    ``f`` has a second positional parameter without a default, or one named ``rng``: the default of
+    ``lambda i, n=n: ...`` stays what it is.
+
+    Args:
+        f: A function, a class, a ``functools.partial`` or another callable that cloudpickle can ship.
+        count: Number of circuits, at least 1.
+
+    Raises:
+        InvalidInputError: ``count`` is missing or bad, or ``f`` can't be called like that.
+
+    >>> CallableSource(lambda i: QuantumCircuit(i + 1), count=3).build(2, seed=0).num_qubits
+    3
+    """
+
+    def __init__(self, f: Callable[..., QuantumCircuit], count: int | None) -> None:
+        self.kind = f"callable {_name_of(f)}"
+        if count is None:
+            raise InvalidInputError(
+                f"{self.kind} comes without count: how many circuits there are can't be known. "
+                "Pass count=, the number of circuits."
+            )
+        self.count = _check_count(count)
+        self._f = f
+        self._with_rng = _takes_rng(f, self.kind)
+
+    def build(self, index: int, seed: int) -> QuantumCircuit:
+        """Call the function; see ``WorkerSource.build``.
+
+        Raises:
+            TypeError: It returned something else than a ``QuantumCircuit``.
+        """
+        if self._with_rng:
+            circuit = self._f(index, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,))))
+        else:
+            circuit = self._f(index)
+        if not isinstance(circuit, QuantumCircuit):
+            raise TypeError(f"{self.kind} returned {_a(circuit)}, not a QuantumCircuit")
+        return circuit
+
+
+class ListSource(DriverSource):
+    """A list of circuits, as it was when it was given.
+
+    Args:
+        circuits: At least one item; items that are no circuits fail alone.
+        count: ``None``, or the length for a check.
+
+    Raises:
+        InvalidInputError: The list is empty, holds only file names, or hasn't ``count`` items.
+    """
+
+    def __init__(self, circuits: Iterable[object], count: int | None = None) -> None:
+        items = list(circuits)
+        self.kind = "list of circuits"
+        self.circuits = items
+        self.count = _check_length(len(items), count, self.kind)
+        if all(isinstance(item, (str, os.PathLike)) for item in items):
+            raise InvalidInputError(
+                f"the list holds {len(items)} strings, no circuits. Files are read by QpyFiles(paths) or "
+                "QasmFiles(paths)."
+            )
+        self._items = items
+        self._next = 0
+
+    def read(self, n: int) -> list[QuantumCircuit | Exception]:
+        """Return the next ``n`` items; see ``DriverSource.read``."""
+        items = self._items[self._next : self._next + n]
+        self._next += len(items)
+        return [_checked(item) for item in items]
+
+
+class IterableSource(DriverSource):
+    """Any iterable, generators included: advanced only by ``read``, never turned into a list.
+
+    Each circuit is copied as it comes, because a generator may go on changing the one that it yielded.
+    After a generator has raised it has ended: the exception is its last row.
+
+    Args:
+        circuits: The iterable. Iterating starts here, but nothing is taken yet.
+        count: Number of circuits to read at most, or ``None``: until it ends. If the iterable has a length,
+            ``count`` must equal it.
+
+    Raises:
+        InvalidInputError: ``circuits`` can't be iterated, or ``count`` is bad.
+    """
+
+    def __init__(self, circuits: Iterable[object], count: int | None = None) -> None:
+        self.kind = f"iterable ({type(circuits).__name__})"
+        if isinstance(circuits, Sized):
+            self.count = _check_length(len(circuits), count, self.kind)
+        else:
+            self.count = None if count is None else _check_count(count)
+        try:
+            self._iterator: Iterator[object] = iter(circuits)
+        except TypeError as error:
+            raise InvalidInputError(f"circuits is {_a(circuits)} ({error}). Pass {_KINDS}.") from error
+        self._read = 0
+
+    def read(self, n: int) -> list[QuantumCircuit | Exception]:
+        """Advance the iterable by ``n`` items; see ``DriverSource.read``."""
+        if self.count is not None:
+            n = min(n, self.count - self._read)
+        items: list[QuantumCircuit | Exception] = []
+        while len(items) < n:
+            try:
+                items.append(_checked(next(self._iterator), copy=True))
+            except StopIteration:
+                break
+            except Exception as error:
+                items.append(error)
+        self._read += len(items)
+        return items
+
+
+class GroupSource(DriverSource):
+    """Named groups, ``{"A": [...], "B": [...]}``, one after the other; the name is the column ``group``.
+
+    Args:
+        groups: Group name to an iterable of circuits; an iterable that isn't a list is read lazily.
+        count: ``None``, or the number of circuits over all groups.
+
+    Raises:
+        InvalidInputError: No group, a name that is no string, or a group that is no iterable of circuits.
+    """
+
+    column_types: Mapping[str, str] = {"group": "string"}
+
+    def __init__(self, groups: Mapping[str, Iterable[object]], count: int | None = None) -> None:
+        self.kind = "mapping of groups"
+        if not groups:
+            raise InvalidInputError("the mapping of circuits is empty. Pass at least one circuit.")
+        self._names: list[str] = []
+        self._parts: list[DriverSource] = []
+        for name, circuits in groups.items():
+            if not isinstance(name, str):
+                raise InvalidInputError(
+                    f"group name {name!r} is {_a(name)}. Pass strings: they become a column."
+                )
+            try:
+                part = make_source(circuits, None) if not _is_empty_list(circuits) else None
+            except InvalidInputError as error:
+                raise InvalidInputError(f"group {name!r}: {error}") from error
+            if isinstance(part, WorkerSource):
+                raise InvalidInputError(
+                    f"group {name!r} is a {part.kind}, and groups are read in the driver. "
+                    "Pass a list or an iterable of circuits, or run it as a task of its own."
+                )
+            if part is not None:
+                self._names.append(name)
+                self._parts.append(part)
+        known = [part.count for part in self._parts]
+        if all(isinstance(part, ListSource) for part in self._parts):
+            self.circuits = [circuit for part in self._parts for circuit in part.circuits or ()]
+        if None not in known:
+            self.count = _check_length(sum(filter(None, known)), count, self.kind)
+        else:
+            self.count = None if count is None else _check_count(count)
+        self._starts: list[int] = [0]  # first row of each group met so far: the current one is the last
+        self._read = 0
+
+    def read(self, n: int) -> list[QuantumCircuit | Exception]:
+        """Read on, across the ends of groups; see ``DriverSource.read``."""
+        if self.count is not None:
+            n = min(n, self.count - self._read)
+        items: list[QuantumCircuit | Exception] = []
+        while len(items) < n and self._starts[-1] is not None:
+            wanted = n - len(items)
+            got = self._parts[len(self._starts) - 1].read(wanted)
+            items += got
+            self._read += len(got)
+            if len(got) < wanted:
+                if len(self._starts) == len(self._parts):
+                    break
+                self._starts.append(self._read)
+        return items
+
+    def columns(self, start: int, stop: int) -> dict[str, list[object]]:
+        """Return ``group`` for the rows ``[start, stop)``."""
+        return {"group": [self._names[bisect_right(self._starts, row) - 1] for row in range(start, stop)]}
+
+
+def make_source(circuits: Any, count: int | None = None) -> WorkerSource | DriverSource:
+    """Tell what ``circuits`` is and make its source; nothing is built or read yet.
+
+    Args:
+        circuits: A list, tuple or array of circuits; any other iterable; a callable; a mapping of group
+            names to iterables; a ``Sweep``, ``QpyFiles`` or ``QasmFiles``.
+        count: Number of circuits: needed for a callable, a check for whatever has a length, the most that
+            is read from another iterable.
+
+    Raises:
+        InvalidInputError: It is none of these, or ``count`` is no positive integer or not their number.
+
+    >>> make_source([QuantumCircuit(1), QuantumCircuit(2)]).count
+    2
+    >>> make_source(QuantumCircuit(1))
+    Traceback (most recent call last):
+    ...
+    ray_qjm.errors.InvalidInputError: circuits is one bare QuantumCircuit. Pass a list: [circuit].
+    """
+    if isinstance(circuits, (WorkerSource, DriverSource)):
+        if circuits.count is not None:
+            _check_length(circuits.count, count, circuits.kind)
+        return circuits
+    if isinstance(circuits, QuantumCircuit):
+        raise InvalidInputError("circuits is one bare QuantumCircuit. Pass a list: [circuit].")
+    if isinstance(circuits, (str, bytes, os.PathLike)):
+        raise InvalidInputError(
+            f"circuits is {_a(circuits)}, {circuits!r:.80}. Files are read by QpyFiles(paths) or "
+            "QasmFiles(paths); a program in a string by qiskit.qasm2.loads or qiskit.qasm3.loads."
+        )
+    if isinstance(circuits, Mapping):
+        return GroupSource(circuits, count)
+    if isinstance(circuits, (list, tuple, np.ndarray)):
+        return ListSource(circuits, count)
+    if callable(circuits) and not isinstance(circuits, Iterable):
+        return CallableSource(circuits, count)
+    return IterableSource(circuits, count)
+
+
+def _takes_rng(f: Callable[..., object], kind: str) -> bool:
+    """Tell whether to call ``f(index, rng)`` rather than ``f(index)``; neither possible: InvalidInputError."""
+    if inspect.isgeneratorfunction(f) or inspect.iscoroutinefunction(f):
+        raise InvalidInputError(
+            f"{kind} is a generator or coroutine function: called with an index it gives no circuit. "
+            "Pass the generator itself, f(), or a function that returns one circuit."
+        )
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature: let the call tell
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [p for p in positional if p.default is p.empty]
+    starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    unfilled = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if unfilled or len(needed) > 2 or not (positional or starred):
+        shown = ", ".join(map(str, parameters))
+        raise InvalidInputError(
+            f"{kind} has the signature ({shown}), but is called as f(index) or f(index, rng). "
+            "Bind further arguments with functools.partial."
+        )
+    return len(positional) > 1 and (len(needed) == 2 or positional[1].name == "rng")
+
+
+def _check_count(count: object) -> int:
+    """Return ``count`` as an int of at least 1; NumPy integers are fine, bools and floats are not."""
+    try:
+        value = operator.index(count)  # type: ignore[arg-type]
+    except TypeError:
+        value = -1
+    if isinstance(count, (bool, np.bool_)) or value < 1:
+        raise InvalidInputError(f"count is {count!r}. Pass a positive integer: the number of circuits.")
+    return value
+
+
+def _check_length(length: int, count: object, kind: str) -> int:
+    if length == 0:
+        raise InvalidInputError(f"the {kind} is empty. Pass at least one circuit.")
+    if count is not None and _check_count(count) != length:
+        raise InvalidInputError(f"the {kind} has {length} circuits, but count is {count}. Leave count out.")
+    return length
+
+
+def _checked(item: object, copy: bool = False) -> QuantumCircuit | Exception:
+    # Reports merge rows of equal reasons: no row numbers in them.
+    if not isinstance(item, QuantumCircuit):
+        return TypeError(f"this item is {_a(item)}, not a QuantumCircuit")
+    return item.copy() if copy else item
+
+
+def _is_empty_list(circuits: object) -> bool:
+    return isinstance(circuits, (list, tuple, np.ndarray)) and len(circuits) == 0
+
+
+def _name_of(f: object) -> str:
+    name = getattr(f, "__qualname__", None) or type(f).__qualname__
+    return name.rpartition("<locals>.")[2]
+
+
+def _a(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,0 +1,142 @@
+"""Every error and warning of ray_qjm, split by what the caller can do about it.
+
+Each error carries its facts as fields and defines ``__reduce__``: an exception whose ``__init__``
+takes fields and lacks it would reach the driver as Ray's ``UnserializableException``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class RayQjmError(Exception):
+    """Root of the tree: ``except RayQjmError`` catches whatever this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the message and the fields, whatever ``__init__`` asks for."""
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+
+def _rebuild(kind: type[RayQjmError], args: tuple[Any, ...], fields: dict[str, Any]) -> RayQjmError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+# Fix the input: raised before anything runs.
+
+
+class InvalidInputError(RayQjmError, ValueError):
+    """An argument is wrong; nothing was run. The message names it, its value and the cure."""
+
+
+class UnknownBackendError(InvalidInputError):
+    """A backend name that nothing answers to; the message lists the known ones."""
+
+
+class SourceError(RayQjmError):
+    """The circuits can't be had at all: the source can't be pickled, loaded on a worker, or read.
+
+    It ends the task: it is not a million failed circuits.
+    """
+
+
+# One circuit: the reason that stands in its row.
+
+
+class CircuitFailedError(RayQjmError):
+    """A circuit has no counts; raised when they are asked for.
+
+    Attributes:
+        circuit: Its row number.
+        status: ``"failed"`` or ``"cancelled"``.
+        error_type: Name of the original exception's type.
+        error: Its message.
+    """
+
+    def __init__(self, circuit: int, status: str, error_type: str, error: str) -> None:
+        self.circuit = circuit
+        self.status = status
+        self.error_type = error_type
+        self.error = error
+        what = "was cancelled" if status == "cancelled" else "has no counts"
+        super().__init__(f"circuit {circuit} {what}. Reason: {error_type}: {error}")
+
+
+class UnsupportedCircuitError(RayQjmError):
+    """A circuit that this backend, or this package, can't run as it is; the message says why."""
+
+
+class BackendResultError(RayQjmError):
+    """A backend ended a job without the counts that it should have: the message quotes it."""
+
+
+class WorkerDiedError(RayQjmError):
+    """The process that ran a circuit died each time (out of memory, a crash in native code)."""
+
+
+class AmbiguousCircuitError(RayQjmError, LookupError):
+    """Several circuits answer to one name or object.
+
+    Attributes:
+        circuits: Their row numbers.
+    """
+
+    def __init__(self, what: str, circuits: Sequence[int]) -> None:
+        self.circuits = list(circuits)
+        shown = ", ".join(map(str, self.circuits[:10])) + (", ..." if len(self.circuits) > 10 else "")
+        super().__init__(f"{what} stands for {len(self.circuits)} circuits ({shown}); ask by row number.")
+
+
+# The task as a whole.
+
+
+class TaskFailedError(RayQjmError):
+    """The task ended without the counts that were asked for.
+
+    Attributes:
+        result: The ``TaskResult`` of what was finished, or ``None`` if there is none.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+class TaskCancelledError(TaskFailedError):
+    """The task was cancelled; ``result`` holds what was finished."""
+
+
+class ResultStreamedError(RayQjmError):
+    """``result()`` after ``stream()``: the parts were handed over and not kept."""
+
+
+class WaitTimeoutError(RayQjmError, TimeoutError):
+    """A wait ended before the task did; the task goes on. The message quotes its status."""
+
+
+class InvalidTransitionError(RayQjmError):
+    """A state machine met an event that its table doesn't list: a bug of ours, never the user's."""
+
+
+class TaskInterrupted(KeyboardInterrupt):  # noqa: N818 - it is Ctrl-C, and reads as such
+    """Ctrl-C during ``run``: the task was cancelled, and ``result`` holds what was finished.
+
+    A ``KeyboardInterrupt`` and not a ``RayQjmError``: ``except Exception`` in the caller's loop must
+    not swallow a Ctrl-C.
+
+    Attributes:
+        result: The partial ``TaskResult``.
+    """
+
+    def __init__(self, message: str, result: Any) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+class PartialResultWarning(UserWarning):
+    """Some circuits have no counts; the message says how many and where the reasons stand."""

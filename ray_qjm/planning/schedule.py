@@ -1,0 +1,429 @@
+"""The task's state machine: events in, actions out. It knows neither Ray nor clocks nor files.
+
+A chunk is a contiguous range of circuits. The states of a chunk and what may change them stand in one table,
+``TRANSITIONS``. Only chunks that are started, and ranges that wait to be started again, are held here: memory
+is bounded by what is in flight, and each event costs O(1).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ray_qjm.errors import InvalidTransitionError
+from ray_qjm.planning.chunks import ChunkSizer
+
+State = Literal["planned", "started", "stored", "failed", "cancelled"]
+
+#: (state, what happened) -> new state. What isn't listed raises InvalidTransitionError.
+TRANSITIONS: dict[tuple[State, str], State] = {
+    ("planned", "start"): "started",
+    ("planned", "cancel"): "cancelled",
+    ("started", "store"): "stored",
+    ("started", "crash"): "planned",  # the same again, or in halves
+    ("started", "give up"): "failed",  # a circuit alone in its chunk, after its last try
+    ("started", "withdraw"): "cancelled",  # the source ended before this range
+    ("started", "drop"): "cancelled",  # cancelled before it ran to its end
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Circuits ``[start, stop)``, to be run on one backend.
+
+    Attributes:
+        start: First circuit.
+        stop: One past the last.
+        backend: Position in the task's list of backends.
+        attempt: 0 for the first try; a chunk's crash raises it.
+        memory: Bytes that it must reserve, found out by an earlier attempt; 0 if nothing special.
+    """
+
+    start: int
+    stop: int
+    backend: int = 0
+    attempt: int = 0
+    memory: int = 0
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Circuits ``[start, stop)`` have no counts, for one reason."""
+
+    start: int
+    stop: int
+    error_type: str
+    error: str
+    stage: str = ""
+    status: str = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A circuit that wasn't run, since its chunk had reserved less memory than it needs."""
+
+    start: int
+    stop: int
+    memory: int
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """A backend can run so many chunks at once, from now on."""
+
+    backend: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A chunk came back: its rows are safe."""
+
+    chunk: Chunk
+    seconds: float
+    done: int
+    failures: tuple[Failure, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A chunk's process died, or broke outside any one circuit; nothing of it is kept."""
+
+    chunk: Chunk
+    error_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """The source had fewer circuits than ``chunk`` asks for; the task has ``total``."""
+
+    chunk: Chunk
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A chunk didn't run, because the task was cancelled."""
+
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Start nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Whether new chunks may be started: closed while a reader of the stream lags behind."""
+
+    open: bool
+
+
+Event = Slots | Stored | Crashed | Shortened | Dropped | Cancel | Gate
+
+
+# Actions.
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Submit this chunk."""
+
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """Write rows without counts for these circuits: no worker will."""
+
+    failure: Failure
+    backend: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One reason fails everything: cancel what runs, tell the user."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to do."""
+
+
+Action = Start | WriteFailed | Stop | Finish
+
+
+@dataclass(slots=True)
+class BackendState:
+    """What the schedule knows of one backend."""
+
+    sizer: ChunkSizer
+    slots: int = 0
+    in_flight: int = 0
+    circuits_in_flight: int = 0
+    done: int = 0
+    failed: int = 0
+    chunks: int = 0
+    crashes: int = 0
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Circuits that failed one after the other with one type of error, none succeeding between them."""
+
+    error_type: str = ""
+    error: str = ""
+    circuits: int = 0
+
+    def add(self, failure: Failure) -> None:
+        if failure.error_type != self.error_type:
+            self.error_type, self.circuits = failure.error_type, 0
+        self.error = failure.error
+        self.circuits += failure.stop - failure.start
+
+
+@dataclass(slots=True)
+class Schedule:
+    """Which circuits go where, next. See the module's docstring.
+
+    Args:
+        total: Number of circuits, ``None`` while unknown.
+        backends: One state for each backend of the task, in the task's order.
+        max_failures: See ``RunOptions``.
+        crash_retries: See ``RunOptions``.
+        prefetch: Chunks in flight a slot: 2 keeps one waiting in Ray's queue while one runs, so that a
+            slot never waits for the driver.
+        max_in_flight: Most chunks in flight over all backends.
+    """
+
+    total: int | None
+    backends: list[BackendState]
+    max_failures: int = 1000
+    crash_retries: int = 2
+    prefetch: int = 2
+    max_in_flight: int | None = None
+    next_index: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelling: bool = False
+    _again: deque[Chunk] = field(default_factory=deque)
+    _started: dict[tuple[int, int], Chunk] = field(default_factory=dict)
+    _streak: _Streak = field(default_factory=_Streak)
+    _open: bool = True
+    _finished: bool = False
+    _turn: int = 0
+
+    @property
+    def started(self) -> tuple[Chunk, ...]:
+        """Chunks in flight, oldest first."""
+        return tuple(self._started.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``Finish`` was told."""
+        return self._finished
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event in and say what to do now.
+
+        Raises:
+            InvalidTransitionError: The event fits no chunk that is in flight.
+        """
+        actions: list[Action] = []
+        match event:
+            case Slots():
+                self.backends[event.backend].slots = event.slots
+            case Gate():
+                self._open = event.open
+            case Cancel():
+                self._cancel()
+            case Stored():
+                self._stored(event, actions)
+            case Crashed():
+                self._crashed(event, actions)
+            case Shortened():
+                self._shortened(event)
+            case Dropped():
+                self._leave(event.chunk, "drop")
+        self._start_what_fits(actions)
+        self._finish_if_idle(actions)
+        return actions
+
+    # What happened.
+
+    def _stored(self, event: Stored, actions: list[Action]) -> None:
+        chunk = event.chunk
+        self._leave(chunk, "store")
+        for deferred in event.deferred:
+            if self.cancelling:
+                continue
+            self._again.append(replace(chunk, start=deferred.start, stop=deferred.stop, memory=deferred.memory))
+        state = self.backends[chunk.backend]
+        state.chunks += 1
+        state.done += event.done
+        self.done += event.done
+        ran = len(chunk) - sum(d.stop - d.start for d in event.deferred)
+        if not chunk.memory:
+            state.sizer.observe(ran, event.seconds)
+        if event.done:
+            self._streak = _Streak()
+        for failure in event.failures:
+            self._count_failure(failure, state, actions, mixed=event.done > 0)
+
+    def _crashed(self, event: Crashed, actions: list[Action]) -> None:
+        chunk = event.chunk
+        state = self.backends[chunk.backend]
+        state.crashes += 1
+        retries = self.crash_retries if len(chunk) == 1 else min(1, self.crash_retries)
+        if len(chunk) == 1 and (chunk.attempt >= retries or self.cancelling):
+            self._leave(chunk, "give up")
+            failure = Failure(chunk.start, chunk.stop, event.error_type, event.error, stage="run")
+            actions.append(WriteFailed(failure, chunk.backend, chunk.attempt))
+            self._count_failure(failure, state, actions, mixed=False)
+            return
+        self._leave(chunk, "crash")
+        if self.cancelling:
+            return
+        if chunk.attempt < retries:
+            self._again.appendleft(replace(chunk, attempt=chunk.attempt + 1))
+            return
+        # A second crash: the halves are not given another try before they are halved in their turn, but a
+        # circuit that stands alone is (it may only have been the neighbour of the one that kills).
+        middle = (chunk.start + chunk.stop) // 2
+        for start, stop in ((middle, chunk.stop), (chunk.start, middle)):
+            attempt = 0 if stop - start == 1 else chunk.attempt
+            self._again.appendleft(replace(chunk, start=start, stop=stop, attempt=attempt))
+
+    def _shortened(self, event: Shortened) -> None:
+        self.total = event.total if self.total is None else min(self.total, event.total)
+        self.next_index = max(self.total, min(self.next_index, self.total))
+        chunk = event.chunk
+        if chunk.start >= event.total:
+            self._leave(chunk, "withdraw")
+        elif chunk.stop > event.total:
+            state = self.backends[chunk.backend]
+            state.circuits_in_flight -= chunk.stop - event.total
+            del self._started[chunk.start, chunk.attempt]
+            shorter = replace(chunk, stop=event.total)
+            self._started[shorter.start, shorter.attempt] = shorter
+
+    def _cancel(self) -> None:
+        self.cancelling = True
+        self._again.clear()
+
+    def _count_failure(self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool) -> None:
+        circuits = failure.stop - failure.start
+        self.failed += circuits
+        state.failed += circuits
+        if mixed or self.cancelling:
+            return
+        self._streak.add(failure)
+        if self._streak.circuits >= self.max_failures:
+            actions.append(
+                Stop(
+                    f"{self._streak.circuits} circuits in a row failed with {self._streak.error_type} and none "
+                    f"succeeded between them; max_failures is {self.max_failures}. "
+                    f"The last reason: {self._streak.error}"
+                )
+            )
+            self._cancel()
+
+    # What follows.
+
+    def _start_what_fits(self, actions: list[Action]) -> None:
+        if self.cancelling or not self._open:
+            return
+        while True:
+            limit = self.max_in_flight
+            if limit is not None and len(self._started) >= limit:
+                return
+            backend = self._freest()
+            if backend is None:
+                return
+            chunk = self._next_chunk(backend)
+            if chunk is None:
+                return
+            self._enter(chunk)
+            actions.append(Start(chunk))
+
+    def _freest(self) -> int | None:
+        """Backend with the most room for its slots; ties go round, so that each gets its turn."""
+        count = len(self.backends)
+        best: tuple[float, int] | None = None
+        for offset in range(count):
+            index = (self._turn + offset) % count
+            state = self.backends[index]
+            room = self.prefetch * state.slots
+            if state.in_flight >= room:
+                continue
+            load = state.in_flight / room
+            if best is None or load < best[0]:
+                best = (load, index)
+        if best is None:
+            return None
+        self._turn = best[1] + 1
+        return best[1]
+
+    def _next_chunk(self, backend: int) -> Chunk | None:
+        if self._again:
+            chunk = self._again.popleft()
+            # Memory was found out for one backend; another must find out anew.
+            return chunk if chunk.memory else replace(chunk, backend=backend)
+        left = None if self.total is None else self.total - self.next_index
+        if left is not None and left <= 0:
+            return None
+        state = self.backends[backend]
+        slots = sum(s.slots for s in self.backends)
+        start = self.next_index
+        self.next_index = start + state.sizer.size(left, slots)
+        return Chunk(start, self.next_index, backend)
+
+    def _finish_if_idle(self, actions: list[Action]) -> None:
+        if self._finished or self._started or self._again:
+            return
+        ended = self.total is not None and self.next_index >= self.total
+        if ended or self.cancelling:
+            self._finished = True
+            actions.append(Finish())
+
+    def _enter(self, chunk: Chunk) -> None:
+        _next_state("planned", "start", chunk)
+        key = (chunk.start, chunk.attempt)
+        if key in self._started:
+            raise InvalidTransitionError(f"{chunk} was started while {self._started[key]} is in flight.")
+        self._started[key] = chunk
+        state = self.backends[chunk.backend]
+        state.in_flight += 1
+        state.circuits_in_flight += len(chunk)
+
+    def _leave(self, chunk: Chunk, what: str) -> None:
+        key = (chunk.start, chunk.attempt)
+        if self._started.get(key) != chunk:
+            raise InvalidTransitionError(
+                f"{what!r} of {chunk}, which isn't in flight; in flight under its start: {self._started.get(key)}."
+            )
+        _next_state("started", what, chunk)
+        del self._started[key]
+        state = self.backends[chunk.backend]
+        state.in_flight -= 1
+        state.circuits_in_flight -= len(chunk)
+
+
+def _next_state(state: State, what: str, chunk: Chunk) -> State:
+    try:
+        return TRANSITIONS[state, what]
+    except KeyError:
+        raise InvalidTransitionError(f"{what!r} can't happen to {chunk} while it is {state!r}.") from None
