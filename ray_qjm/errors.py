@@ -45,6 +45,10 @@ class SourceError(RayQjmError):
     """
 
 
+class BackendLoadError(RayQjmError):
+    """A backend can't be made on a worker, or isn't what it should be there; it ends the task."""
+
+
 # One circuit: the reason that stands in its row.
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from types import MappingProxyType
 from typing import Any, Literal
 
 from ray_qjm.errors import InvalidInputError
@@ -17,7 +16,6 @@ from ray_qjm.errors import InvalidInputError
 Level = Literal["auto", "off", 0, 1, 2, 3]
 
 _LEVELS = ("auto", "off", 0, 1, 2, 3)
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class TranspileOptions:
 
     level: Level = "auto"
     seed: int | None = None
-    options: Mapping[str, Any] = _NOTHING
+    options: Mapping[str, Any] = field(default_factory=dict)
     pass_manager: Any = None
 
     def __post_init__(self) -> None:
@@ -103,7 +101,7 @@ class BackendSpec:
     backend_or_factory: Any
     name: str | None = None
     resources: Resources = field(default_factory=Resources)
-    run_options: Mapping[str, Any] = _NOTHING
+    run_options: Mapping[str, Any] = field(default_factory=dict)
     transpile: TranspileOptions | None = None
 
     def __post_init__(self) -> None:

@@ -13,13 +13,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 
-from ray_qjm.circuits.sources import WorkerSource
+from ray_qjm.circuits.sources import WorkerSource, _a
 from ray_qjm.errors import InvalidInputError, SourceError
 
 Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
@@ -55,18 +55,11 @@ class _FileSource(WorkerSource):
         """Read bytes on a worker; a file that was there in the driver and isn't here ends the task."""
         try:
             with open(file.path, "rb") as stream:
-                if os.fstat(stream.fileno()).st_size != file.size:
-                    raise SourceError(
-                        f"{file.path} has {os.fstat(stream.fileno()).st_size} bytes and had {file.size} when the "
-                        "task began. Leave files alone while a task runs, and keep one copy for all nodes."
-                    )
+                _check_size(file, os.fstat(stream.fileno()))
                 stream.seek(start)
                 return stream.read(-1 if stop is None else stop - start)
         except OSError as error:
-            raise SourceError(
-                f"{file.path} can't be read on a worker ({type(error).__name__}: {error}). Put it where every node "
-                "sees it under this path."
-            ) from error
+            raise _unreadable(file, error) from error
 
     def __repr__(self) -> str:
         return f"{self.kind}({len(self._files)} files, {self.count} circuits)"
@@ -76,8 +69,9 @@ class _FileSource(WorkerSource):
 #: and not a file of a million circuits.
 _BLOCK = 256
 
-#: The last block read in this process.
-_last: tuple[tuple[str, int, int], list[QuantumCircuit]] | None = None
+#: The last block read in this process, or why it couldn't be loaded; its file as it was, and its
+#: first circuit.
+_last: tuple[tuple[str, int, int, int], list[QuantumCircuit] | Exception] | None = None
 
 _MAGIC = b"QISKIT"
 _HEADER = struct.Struct("!6sBBBBQ")  # magic, QPY version, three numbers of Qiskit's, number of circuits
@@ -89,7 +83,8 @@ class QpyFiles(_FileSource):
     """The circuits of QPY files, one after the other.
 
     The driver reads the headers only. A worker reads blocks of 256 circuits (files older than QPY 16: the
-    whole file) and keeps the last. If one circuit of a block can't be loaded, none of the block can.
+    whole file) and keeps the last. If one circuit of a block can't be loaded, none of the block can. As with
+    ``qiskit.qpy.load``, a file is what one ``dump`` wrote: further ones behind it aren't seen.
 
     Columns: ``file``, as it was given or found, and ``position`` in the file, from 0.
 
@@ -98,7 +93,8 @@ class QpyFiles(_FileSource):
             pattern finds is sorted by name. Every node must see them under the same absolute path.
 
     Raises:
-        InvalidInputError: Nothing is found, or a file is no QPY, empty, or of a newer QPY version than this Qiskit reads.
+        InvalidInputError: Nothing is found, or a file is no QPY, empty, cut off, or of a newer QPY version
+            than this Qiskit reads.
     """
 
     kind = "QpyFiles"
@@ -113,16 +109,23 @@ class QpyFiles(_FileSource):
             head = stream.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(_MAGIC):
             raise InvalidInputError(
-                f"{file.name} is no QPY file: it starts with {head[:8]!r}, not {_MAGIC!r}. Write it with qiskit.qpy.dump."
+                f"{file.name} is no QPY file: it starts with {head[:8]!r}, not {_MAGIC!r}. Write it with "
+                "qiskit.qpy.dump."
             )
         _, version, *qiskit, count = _HEADER.unpack(head)
         if version > qpy.QPY_VERSION:
             raise InvalidInputError(
-                f"{file.name} is QPY {version}, written by Qiskit {'.'.join(map(str, qiskit))}, and this Qiskit reads "
-                f"up to {qpy.QPY_VERSION}. Upgrade Qiskit, or dump with version={qpy.QPY_VERSION}."
+                f"{file.name} is QPY {version}, written by Qiskit {'.'.join(map(str, qiskit))}, and this "
+                f"Qiskit reads up to {qpy.QPY_VERSION}. Upgrade Qiskit, or dump with version={qpy.QPY_VERSION}."
             )
         if count == 0:
             raise InvalidInputError(f"{file.name} holds 0 circuits. Leave it out.")
+        least = _TABLE + 8 * count
+        if version >= _TABLE_VERSION and file.size <= least:
+            raise InvalidInputError(
+                f"{file.name} is cut off: it has {file.size} bytes, and {count} circuits need more than "
+                f"{least}. Copy or write it again."
+            )
         self._versions.append(version)
         return int(count)
 
@@ -137,20 +140,32 @@ class QpyFiles(_FileSource):
         which, position = self._locate(index)
         file = self._files[which]
         first = position - position % _BLOCK if self._versions[which] >= _TABLE_VERSION else 0
-        key = (file.path, file.size, first)
+        try:
+            stat = os.stat(file.path)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        _check_size(file, stat)
+        # Not in the key, a file written anew between two tasks would give the circuits of before.
+        key = (file.path, stat.st_ino, stat.st_mtime_ns, first)
         last = _last
         if last is None or last[0] != key:
             last = _last = (key, self._load(which, first))
+        if isinstance(last[1], Exception):
+            raise last[1].with_traceback(None)
         return last[1][position - first].copy()
 
-    def _load(self, which: int, first: int) -> list[QuantumCircuit]:
+    def _load(self, which: int, first: int) -> list[QuantumCircuit] | Exception:
+        """Load a block, or tell why it can't be: kept too, so as not to read it again for each circuit."""
         file, count = self._files[which], self._starts[which + 1] - self._starts[which]
         data = self._read(file) if self._versions[which] < _TABLE_VERSION else self._block(file, first, count)
-        circuits: list[QuantumCircuit] = qpy.load(io.BytesIO(data))
+        try:
+            circuits: list[QuantumCircuit] = qpy.load(io.BytesIO(data))
+        except Exception as error:
+            return error
         return circuits
 
     def _block(self, file: _File, first: int, count: int) -> bytes:
-        """Return a QPY file of the circuits ``[first, first + _BLOCK)`` of ``file``: its header, table and bytes."""
+        """Return the circuits ``[first, first + _BLOCK)`` as QPY: the header, a table, their bytes."""
         stop = min(first + _BLOCK, count)
         head = self._read(file, 0, _TABLE)
         table = self._read(file, _TABLE + 8 * first, _TABLE + 8 * min(stop + 1, count))
@@ -159,7 +174,7 @@ class QpyFiles(_FileSource):
         offsets = offsets[: stop - first]
         moved = (offsets - offsets[0] + _TABLE + 8 * len(offsets)).astype(">u8")
         header = _HEADER.pack(*_HEADER.unpack(head[: _HEADER.size])[:-1], len(offsets)) + head[_HEADER.size :]
-        return header + moved.tobytes() + self._read(file, int(offsets[0]), end)
+        return b"".join([header, moved.tobytes(), self._read(file, int(offsets[0]), end)])
 
     def columns(self, start: int, stop: int) -> dict[str, list[object]]:
         """Return ``file`` and ``position`` for the rows ``[start, stop)``."""
@@ -191,7 +206,7 @@ class QasmFiles(_FileSource):
 
     Raises:
         InvalidInputError: Nothing is found; a file has no ``OPENQASM`` line, something before the first one,
-            or a version that is neither 2 nor 3; or a version 3 needs ``qiskit-qasm3-import``, which is missing.
+            or a version that is neither 2 nor 3; or ``qiskit-qasm3-import``, needed for version 3, is missing.
     """
 
     kind = "QasmFiles"
@@ -227,7 +242,8 @@ class QasmFiles(_FileSource):
             threes.append(version.startswith("3"))
         if not offsets:
             raise InvalidInputError(
-                f"{file.name} has no line 'OPENQASM <version>;', where a program begins. Add it, with 2.0 or 3.0."
+                f"{file.name} has no line 'OPENQASM <version>;', where a program begins. Add it, with 2.0 or "
+                "3.0."
             )
         if before := _COMMENTS.sub(b"", text[: offsets[0]]).strip():
             raise InvalidInputError(
@@ -236,8 +252,8 @@ class QasmFiles(_FileSource):
             )
         if any(threes) and importlib.util.find_spec("qiskit_qasm3_import") is None:
             raise InvalidInputError(
-                f"{file.name}:{lines[threes.index(True)]} is OpenQASM 3, which needs a package that is missing. "
-                "Install qiskit-qasm3-import."
+                f"{file.name}:{lines[threes.index(True)]} is OpenQASM 3, which needs a package that is "
+                "missing. Install qiskit-qasm3-import."
             )
         self._offsets.append(np.array([*offsets, file.size], dtype=np.int64))
         self._lines.append(np.array(lines, dtype=np.int64))
@@ -277,17 +293,13 @@ class QasmFiles(_FileSource):
 
 
 def _find(paths: Paths, kind: str) -> list[_File]:
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    given: Any = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     if isinstance(given, bytes) or not isinstance(given, Iterable):
-        raise InvalidInputError(
-            f"paths of {kind} is a {type(paths).__name__}. Pass a path, a pattern or a list of them."
-        )
+        raise InvalidInputError(f"paths of {kind} is {_a(paths)}. Pass a path, a pattern or a list of them.")
     names: list[str] = []
     for item in given:
         if not isinstance(item, (str, os.PathLike)):
-            raise InvalidInputError(
-                f"paths of {kind} holds a {type(item).__name__}. Pass strings or Path objects."
-            )
+            raise InvalidInputError(f"paths of {kind} holds {_a(item)}. Pass strings or Path objects.")
         name = os.fsdecode(os.path.expanduser(item))
         # A file may be called "run[1].qpy": what exists is no pattern.
         found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
@@ -310,6 +322,21 @@ def _size(name: str, kind: str) -> int:
         return os.stat(name).st_size
     except OSError as error:
         raise InvalidInputError(f"{kind} can't read {name!r} ({error}). Check the path.") from error
+
+
+def _check_size(file: _File, stat: os.stat_result) -> None:
+    if stat.st_size != file.size:
+        raise SourceError(
+            f"{file.path} has {stat.st_size} bytes and had {file.size} when the task began. Leave files "
+            "alone while a task runs, and keep one copy for all nodes."
+        )
+
+
+def _unreadable(file: _File, error: OSError) -> SourceError:
+    return SourceError(
+        f"{file.path} can't be read on a worker ({type(error).__name__}: {error}). Put it where every node "
+        "sees it under this path."
+    )
 
 
 def _opened(file: _File) -> io.BufferedReader:

@@ -13,16 +13,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cloudpickle
+import numpy as np
 from qiskit import QuantumCircuit, qpy
-from qiskit.circuit import AncillaRegister, Barrier, Delay, Gate, Measure, Reset
+from qiskit.circuit import AncillaRegister, Barrier, Delay, Gate, Measure, Operation, Qubit, Reset
 from qiskit.circuit.library import UnitaryGate, get_standard_gate_name_mapping
 
 from ray_qjm.errors import RayQjmError, UnsupportedCircuitError
 
-_STANDARD = frozenset(
-    gate.base_class for gate in get_standard_gate_name_mapping().values() if isinstance(gate, Gate)
-)
-_PLAIN = frozenset({Barrier, Measure, Reset, UnitaryGate})
+_GATES = [gate for gate in get_standard_gate_name_mapping().values() if isinstance(gate, Gate)]
+_OTHERS = [Barrier(1), Measure(), Reset(), UnitaryGate(np.eye(2))]
+_STANDARD = frozenset(gate.base_class for gate in _GATES)
+_PLAIN = frozenset(other.base_class for other in _OTHERS)
+
+#: Class to the name and the number of attributes of an instruction that nobody has changed. QPY writes the
+#: class, and the name, definition and attributes that a user may have given are lost.
+_FRESH = {fresh.base_class: (fresh.name, len(vars(fresh))) for fresh in [*_GATES, *_OTHERS, Delay(1)]}
+
+_CIRCUIT_ATTRIBUTES = frozenset(vars(QuantumCircuit()))
 
 #: QPY stores the lengths of names in 16 bits; UTF-8 takes at most four bytes a character.
 _MAX_NAME = (2**16 - 1) // 4
@@ -52,7 +59,7 @@ def encode(items: Sequence[QuantumCircuit | Exception]) -> bytes:
         if dump is None:
             at, dump = [], b""
     kept = set(at)
-    pickled = [(i, _pickle(item)) for i, item in enumerate(items) if i not in kept]
+    pickled = [(i, _pickles(item)) for i, item in enumerate(items) if i not in kept]
     return _MAGIC + pickle.dumps((len(items), at, dump, pickled), protocol=pickle.HIGHEST_PROTOCOL)
 
 
@@ -60,30 +67,29 @@ def decode(data: bytes) -> list[QuantumCircuit | Exception]:
     """Unpack what ``encode`` packed. It unpickles: give it only payloads of this task.
 
     Returns:
-        The items in order. One that can't be loaded here (its module isn't installed on this worker) is an
-        ``UnsupportedCircuitError``.
+        The items in order. A circuit that can't be loaded here (its module isn't installed on this worker) is
+        an ``UnsupportedCircuitError``, such an exception one of the same type name and message.
 
     Raises:
-        ValueError: ``data`` isn't a payload of this version.
+        ValueError: ``data`` isn't a payload of this version, or damaged.
     """
     if not data.startswith(_MAGIC):
         raise ValueError(
-            f"payload of {len(data)} bytes starts with {data[:8]!r}, not {_MAGIC!r}: it comes from another version "
-            "of ray_qjm. Install one version on all nodes."
+            f"payload of {len(data)} bytes starts with {data[:8]!r}, not {_MAGIC!r}: it comes from another "
+            "version of ray_qjm. Install one version on all nodes."
         )
-    size, at, dump, pickled = pickle.loads(memoryview(data)[len(_MAGIC) :])
+    try:
+        size, at, dump, pickled = pickle.loads(memoryview(data)[len(_MAGIC) :])
+    except Exception as error:
+        raise ValueError(
+            f"payload of {len(data)} bytes is damaged ({type(error).__name__}: {error}). Run its circuits again."
+        ) from error
     items: list[Any] = [None] * size
     if at:
         for i, circuit in zip(at, qpy.load(io.BytesIO(dump)), strict=True):
             items[i] = circuit
-    for i, blob in pickled:
-        try:
-            items[i] = pickle.loads(blob)
-        except Exception as error:
-            items[i] = UnsupportedCircuitError(
-                f"it can't be loaded on a worker ({type(error).__name__}: {error}). "
-                "Install what it needs on every node."
-            )
+    for i, blobs in pickled:
+        items[i] = _unpickle(blobs)
     return items
 
 
@@ -101,40 +107,81 @@ def why_not_qpy(circuit: QuantumCircuit) -> str | None:
         return f"its class {type(circuit).__name__}"
     if not isinstance(circuit.name, str) or len(circuit.name) > _MAX_NAME:
         return "its name"
-    if circuit.metadata and not _is_json(circuit.metadata):
+    if not _is_json(circuit.metadata):
         return "metadata that JSON can't say"
+    if not vars(circuit).keys() <= _CIRCUIT_ATTRIBUTES:
+        return "attributes of its own"
     if circuit.num_parameters or type(circuit.global_phase) not in (float, int):
         return "free parameters"
     if circuit.num_identifiers:
         return "classical variables"
-    if getattr(circuit, "_op_start_times", None) is not None:
+    if any(getattr(circuit, name, None) is not None for name in ("_op_start_times", "_duration")):
         return "a schedule (start times of instructions)"
     if any(isinstance(register, AncillaRegister) for register in circuit.qregs):
         return "an ancilla register"
+    if circuit.layout is not None and not _keeps_layout(circuit):
+        return "a layout of qubits without registers, or made by hand"
     for instruction in circuit.data:
         operation = instruction.operation
         base = getattr(operation, "base_class", None)
-        if base in _STANDARD:
-            if instruction.is_standard_gate() and not any(type(p) is not float for p in instruction.params):
-                if operation.label is None or 0 < len(operation.label) <= _MAX_NAME:
+        if base in _FRESH and _is_fresh(operation, base):
+            if base in _STANDARD:
+                label = operation.label is None or 0 < len(operation.label) <= _MAX_NAME
+                if (
+                    label
+                    and instruction.is_standard_gate()
+                    and all(type(p) is float for p in instruction.params)
+                ):
                     continue
-        elif base in _PLAIN:
-            if operation.label is None:
+            elif base in _PLAIN:
+                if operation.label is None:
+                    continue
+            elif operation.unit != "dt" or type(operation.duration) is not int:
+                return f"a delay in {operation.unit!r}"
+            elif operation.label is None:
                 continue
-        elif base is Delay:
-            if operation.unit == "dt" and type(operation.duration) is int and operation.label is None:
-                continue
-            return f"a delay in {operation.unit!r}"
         return f"an instruction {operation.name!r} of type {type(operation).__name__}"
     return None
 
 
+def _is_fresh(operation: Any, base: type[Operation]) -> bool:
+    """Tell whether an instruction is as its class makes it."""
+    if not operation.mutable:
+        return True
+    # ``definition`` would make one; what stands here is the user's, or made from the class for whoever asked.
+    return operation._definition is None and _FRESH[base] == (operation.name, len(vars(operation)))
+
+
+def _keeps_layout(circuit: QuantumCircuit) -> bool:
+    """Tell whether the layout is as the transpiler makes it, of qubits that are known by their registers.
+
+    QPY gives back an equal layout then, but for the registers noted in it, which only layout passes read.
+    Qubits without a register would come back as other ones.
+    """
+    layout = circuit.layout
+    before = layout.input_qubit_mapping
+    return (
+        bool(before)
+        and before.keys() == layout.initial_layout.get_virtual_bits().keys()
+        and all(type(qubit) is Qubit and qubit._register is not None for qubit in before)
+        and layout._input_qubit_count is not None
+        and layout._output_qubit_list == circuit.qubits
+    )
+
+
 def _is_json(value: object) -> bool:
     """Tell whether JSON gives back the same values of the same types."""
+    try:
+        return _is_plain(value)
+    except RecursionError:  # it holds itself, or is very deep
+        return False
+
+
+def _is_plain(value: object) -> bool:
     if type(value) is dict:
-        return all(type(key) is str for key in value) and all(map(_is_json, value.values()))
+        return all(type(key) is str for key in value) and all(map(_is_plain, value.values()))
     if type(value) is list:
-        return all(map(_is_json, value))
+        return all(map(_is_plain, value))
     return value is None or type(value) in (str, int, float, bool)
 
 
@@ -150,19 +197,37 @@ def _dump(circuits: Iterable[Any]) -> bytes | None:
     return buffer.getvalue()
 
 
-def _pickle(item: object) -> bytes:
-    try:
-        blob: bytes = cloudpickle.dumps(item)
-        if isinstance(item, Exception):
-            # Pickling an exception succeeds and loading it fails if its __init__ takes fields.
-            pickle.loads(blob)
-    except Exception as error:
-        if isinstance(item, Exception):
-            blob = cloudpickle.dumps(_stand_in(item))
-        else:
+def _pickles(item: object) -> list[bytes]:
+    """Pickle a circuit or an exception; the first that a worker can load counts."""
+    if not isinstance(item, Exception):
+        try:
+            return [cloudpickle.dumps(item)]
+        except Exception as error:
             reason = f"it can't be sent to a worker ({type(error).__name__}: {error}). Make it picklable."
-            blob = cloudpickle.dumps(UnsupportedCircuitError(reason))
-    return blob
+            return [cloudpickle.dumps(UnsupportedCircuitError(reason))]
+    blobs = [cloudpickle.dumps(_stand_in(item))]
+    try:
+        # Pickling an exception succeeds, and if its __init__ takes fields, loading it fails or gives it
+        # another message.
+        blob: bytes = cloudpickle.dumps(item)
+        loaded = pickle.loads(blob)
+        if type(loaded).__name__ == type(item).__name__ and str(loaded) == str(item):
+            blobs.insert(0, blob)
+    except Exception:
+        pass
+    return blobs
+
+
+def _unpickle(blobs: Sequence[bytes]) -> object:
+    reason = ""
+    for blob in blobs:
+        try:
+            return pickle.loads(blob)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    return UnsupportedCircuitError(
+        f"it can't be loaded on a worker ({reason}). Install what it needs on every node."
+    )
 
 
 def _stand_in(error: Exception) -> Exception:

@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from qiskit import QuantumCircuit
@@ -95,8 +95,9 @@ class CallableSource(WorkerSource):
     """Circuit ``i`` is ``f(i)``, or ``f(i, rng)``, called on a worker, possibly more than once.
 
     ``rng`` is a ``numpy.random.Generator`` drawn from the task's seed and ``i`` alone. It is passed if
-    ``f`` has a second positional parameter without a default, or one named ``rng``: the default of
-    ``lambda i, n=n: ...`` stays what it is.
+    ``f`` has a parameter named ``rng`` behind the first, or else a second positional one without a default:
+    the default of ``lambda i, n=n: ...`` stays what it is. What ``f`` returns is copied: it may go on
+    changing one circuit.
 
     Args:
         f: A function, a class, a ``functools.partial`` or another callable that cloudpickle can ship.
@@ -118,7 +119,7 @@ class CallableSource(WorkerSource):
             )
         self.count = _check_count(count)
         self._f = f
-        self._with_rng = _takes_rng(f, self.kind)
+        self._rng_place = _rng_place(f, self.kind)
 
     def build(self, index: int, seed: int) -> QuantumCircuit:
         """Call the function; see ``WorkerSource.build``.
@@ -126,24 +127,25 @@ class CallableSource(WorkerSource):
         Raises:
             TypeError: It returned something else than a ``QuantumCircuit``.
         """
-        if self._with_rng:
-            circuit = self._f(index, np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,))))
-        else:
+        if self._rng_place is None:
             circuit = self._f(index)
+        else:
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+            circuit = self._f(index, rng) if self._rng_place == "second" else self._f(index, rng=rng)
         if not isinstance(circuit, QuantumCircuit):
             raise TypeError(f"{self.kind} returned {_a(circuit)}, not a QuantumCircuit")
-        return circuit
+        return circuit.copy()
 
 
 class ListSource(DriverSource):
     """A list of circuits, as it was when it was given.
 
     Args:
-        circuits: At least one item; items that are no circuits fail alone.
+        circuits: Any number, none included; items that are no circuits fail alone.
         count: ``None``, or the length for a check.
 
     Raises:
-        InvalidInputError: The list is empty, holds only file names, or hasn't ``count`` items.
+        InvalidInputError: The list holds only file names, or hasn't ``count`` items.
     """
 
     def __init__(self, circuits: Iterable[object], count: int | None = None) -> None:
@@ -151,10 +153,10 @@ class ListSource(DriverSource):
         self.kind = "list of circuits"
         self.circuits = items
         self.count = _check_length(len(items), count, self.kind)
-        if all(isinstance(item, (str, os.PathLike)) for item in items):
+        if items and all(isinstance(item, (str, os.PathLike)) for item in items):
             raise InvalidInputError(
-                f"the list holds {len(items)} strings, no circuits. Files are read by QpyFiles(paths) or "
-                "QasmFiles(paths)."
+                f"the list holds {len(items)} strings or paths, no circuits. Files are read by "
+                "QpyFiles(paths) or QasmFiles(paths)."
             )
         self._items = items
         self._next = 0
@@ -170,7 +172,8 @@ class IterableSource(DriverSource):
     """Any iterable, generators included: advanced only by ``read``, never turned into a list.
 
     Each circuit is copied as it comes, because a generator may go on changing the one that it yielded.
-    After a generator has raised it has ended: the exception is its last row.
+    After a generator has raised it has ended: the exception is its last row. Another iterator may go on, and
+    is asked for its next item.
 
     Args:
         circuits: The iterable. Iterating starts here, but nothing is taken yet.
@@ -183,14 +186,14 @@ class IterableSource(DriverSource):
 
     def __init__(self, circuits: Iterable[object], count: int | None = None) -> None:
         self.kind = f"iterable ({type(circuits).__name__})"
-        if isinstance(circuits, Sized):
-            self.count = _check_length(len(circuits), count, self.kind)
-        else:
-            self.count = None if count is None else _check_count(count)
         try:
             self._iterator: Iterator[object] = iter(circuits)
         except TypeError as error:
             raise InvalidInputError(f"circuits is {_a(circuits)} ({error}). Pass {_KINDS}.") from error
+        if isinstance(circuits, Sized):
+            self.count = _check_length(len(circuits), count, self.kind)
+        else:
+            self.count = None if count is None else _check_count(count)
         self._read = 0
 
     def read(self, n: int) -> list[QuantumCircuit | Exception]:
@@ -217,15 +220,14 @@ class GroupSource(DriverSource):
         count: ``None``, or the number of circuits over all groups.
 
     Raises:
-        InvalidInputError: No group, a name that is no string, or a group that is no iterable of circuits.
+        InvalidInputError: A name that is no string, a group that is no iterable of circuits, or another
+            number of circuits than ``count``.
     """
 
     column_types: Mapping[str, str] = {"group": "string"}
 
     def __init__(self, groups: Mapping[str, Iterable[object]], count: int | None = None) -> None:
         self.kind = "mapping of groups"
-        if not groups:
-            raise InvalidInputError("the mapping of circuits is empty. Pass at least one circuit.")
         self._names: list[str] = []
         self._parts: list[DriverSource] = []
         for name, circuits in groups.items():
@@ -233,26 +235,30 @@ class GroupSource(DriverSource):
                 raise InvalidInputError(
                     f"group name {name!r} is {_a(name)}. Pass strings: they become a column."
                 )
-            try:
-                part = make_source(circuits, None) if not _is_empty_list(circuits) else None
-            except InvalidInputError as error:
-                raise InvalidInputError(f"group {name!r}: {error}") from error
-            if isinstance(part, WorkerSource):
+            if isinstance(circuits, WorkerSource) or _is_callable(circuits):
+                named = isinstance(circuits, WorkerSource)
+                kind = circuits.kind if named else f"callable {_name_of(circuits)}"
                 raise InvalidInputError(
-                    f"group {name!r} is a {part.kind}, and groups are read in the driver. "
+                    f"group {name!r} is a {kind}, and groups are read in the driver. "
                     "Pass a list or an iterable of circuits, or run it as a task of its own."
                 )
-            if part is not None:
-                self._names.append(name)
-                self._parts.append(part)
-        known = [part.count for part in self._parts]
+            try:
+                part = make_source(circuits)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"group {name!r}: {error}") from error
+            assert isinstance(part, DriverSource)
+            self._names.append(name)
+            self._parts.append(part)
         if all(isinstance(part, ListSource) for part in self._parts):
             self.circuits = [circuit for part in self._parts for circuit in part.circuits or ()]
-        if None not in known:
-            self.count = _check_length(sum(filter(None, known)), count, self.kind)
+        known = [part.count for part in self._parts if part.count is not None]
+        if len(known) == len(self._parts):
+            self.count = _check_length(sum(known), count, self.kind)
         else:
             self.count = None if count is None else _check_count(count)
-        self._starts: list[int] = [0]  # first row of each group met so far: the current one is the last
+        # First row of each group met so far: the current one is the last. An empty group starts where the
+        # next one does, and bisect_right passes it over.
+        self._starts = [0]
         self._read = 0
 
     def read(self, n: int) -> list[QuantumCircuit | Exception]:
@@ -260,7 +266,7 @@ class GroupSource(DriverSource):
         if self.count is not None:
             n = min(n, self.count - self._read)
         items: list[QuantumCircuit | Exception] = []
-        while len(items) < n and self._starts[-1] is not None:
+        while len(items) < n and self._parts:
             wanted = n - len(items)
             got = self._parts[len(self._starts) - 1].read(wanted)
             items += got
@@ -281,12 +287,13 @@ def make_source(circuits: Any, count: int | None = None) -> WorkerSource | Drive
 
     Args:
         circuits: A list, tuple or array of circuits; any other iterable; a callable; a mapping of group
-            names to iterables; a ``Sweep``, ``QpyFiles`` or ``QasmFiles``.
+            names to iterables; a ``Sweep``, ``QpyFiles`` or ``QasmFiles``. None of them need hold a circuit:
+            ``count`` is 0 then.
         count: Number of circuits: needed for a callable, a check for whatever has a length, the most that
-            is read from another iterable.
+            is read from another iterable. At least 1, but for a check.
 
     Raises:
-        InvalidInputError: It is none of these, or ``count`` is no positive integer or not their number.
+        InvalidInputError: It is none of these, or ``count`` is no such integer or not their number.
 
     >>> make_source([QuantumCircuit(1), QuantumCircuit(2)]).count
     2
@@ -308,15 +315,15 @@ def make_source(circuits: Any, count: int | None = None) -> WorkerSource | Drive
         )
     if isinstance(circuits, Mapping):
         return GroupSource(circuits, count)
-    if isinstance(circuits, (list, tuple, np.ndarray)):
+    if isinstance(circuits, (list, tuple)) or (isinstance(circuits, np.ndarray) and circuits.ndim > 0):
         return ListSource(circuits, count)
-    if callable(circuits) and not isinstance(circuits, Iterable):
+    if _is_callable(circuits):
         return CallableSource(circuits, count)
     return IterableSource(circuits, count)
 
 
-def _takes_rng(f: Callable[..., object], kind: str) -> bool:
-    """Tell whether to call ``f(index, rng)`` rather than ``f(index)``; neither possible: InvalidInputError."""
+def _rng_place(f: Callable[..., object], kind: str) -> Literal["second", "keyword"] | None:
+    """Tell how to pass ``rng``, if at all; no call being possible: InvalidInputError."""
     if inspect.isgeneratorfunction(f) or inspect.iscoroutinefunction(f):
         raise InvalidInputError(
             f"{kind} is a generator or coroutine function: called with an index it gives no circuit. "
@@ -325,35 +332,49 @@ def _takes_rng(f: Callable[..., object], kind: str) -> bool:
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):  # some builtins have no signature: let the call tell
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    needed = [p for p in positional if p.default is p.empty]
-    starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    unfilled = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    if unfilled or len(needed) > 2 or not (positional or starred):
+        return None
+    takes_index = bool(parameters) and parameters[0].kind not in (
+        inspect.Parameter.KEYWORD_ONLY,
+        inspect.Parameter.VAR_KEYWORD,
+    )
+    rest = parameters[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p for p in rest if p.default is p.empty and p.kind not in variable]
+    place: Literal["second", "keyword"] | None = None
+    if any(p.name == "rng" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in rest):
+        place = "keyword"  # by its name: it may stand behind what functools.partial has bound
+        needed = [p for p in needed if p.name != "rng"]
+    else:
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if any(p.kind in positional and (p.default is p.empty or p.name == "rng") for p in rest[:1]):
+            place = "second"
+            needed = [p for p in needed if p is not rest[0]]
+    if needed or not takes_index:
         shown = ", ".join(map(str, parameters))
         raise InvalidInputError(
             f"{kind} has the signature ({shown}), but is called as f(index) or f(index, rng). "
             "Bind further arguments with functools.partial."
         )
-    return len(positional) > 1 and (len(needed) == 2 or positional[1].name == "rng")
+    return place
 
 
-def _check_count(count: object) -> int:
-    """Return ``count`` as an int of at least 1; NumPy integers are fine, bools and floats are not."""
+def _is_callable(circuits: object) -> bool:
+    return callable(circuits) and not isinstance(circuits, Iterable)
+
+
+def _check_count(count: object, least: int = 1) -> int:
+    """Return ``count`` as an int of at least ``least``; NumPy integers are fine, bools and floats are not."""
     try:
         value = operator.index(count)  # type: ignore[arg-type]
     except TypeError:
         value = -1
-    if isinstance(count, (bool, np.bool_)) or value < 1:
+    if isinstance(count, (bool, np.bool_)) or value < least:
         raise InvalidInputError(f"count is {count!r}. Pass a positive integer: the number of circuits.")
     return value
 
 
 def _check_length(length: int, count: object, kind: str) -> int:
-    if length == 0:
-        raise InvalidInputError(f"the {kind} is empty. Pass at least one circuit.")
-    if count is not None and _check_count(count) != length:
+    if count is not None and _check_count(count, least=0) != length:
         raise InvalidInputError(f"the {kind} has {length} circuits, but count is {count}. Leave count out.")
     return length
 
@@ -363,10 +384,6 @@ def _checked(item: object, copy: bool = False) -> QuantumCircuit | Exception:
     if not isinstance(item, QuantumCircuit):
         return TypeError(f"this item is {_a(item)}, not a QuantumCircuit")
     return item.copy() if copy else item
-
-
-def _is_empty_list(circuits: object) -> bool:
-    return isinstance(circuits, (list, tuple, np.ndarray)) and len(circuits) == 0
 
 
 def _name_of(f: object) -> str:

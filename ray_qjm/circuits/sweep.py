@@ -10,13 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from ray_qjm.circuits.sources import WorkerSource
+from ray_qjm.circuits.sources import WorkerSource, _a
 from ray_qjm.errors import InvalidInputError
 
 #: Columns that every result has: a parameter of such a name couldn't be told from them.
 RESERVED_COLUMNS = frozenset(
-    "circuit name status error_type error backend clbits registers shots_requested shots seed jobs outcomes "
-    "outcomes_wide counts memory memory_wide metadata".split()
+    {
+        *("circuit", "name", "status", "stage", "error_type", "error", "backend", "clbits", "registers"),
+        *("shots_requested", "shots", "seed", "jobs", "outcomes", "outcomes_wide", "counts"),
+        *("memory", "memory_wide", "metadata"),
+    }
 )
 
 
@@ -36,9 +39,11 @@ class Sweep(WorkerSource):
             - a table with one column a parameter (pyarrow, pandas, Polars);
             - an array of shape ``(count, circuit.num_parameters)`` in the order of ``circuit.parameters``.
 
+            Of 0 rows, ``count`` is 0.
+
     Raises:
         InvalidInputError: The circuit has no parameters or one named like a column of the result; a name is
-            unknown, missing or given twice; lengths differ or are 0; a value is no finite real number.
+            unknown, missing or given twice; lengths differ; a value is no finite real number.
 
     >>> circuit = QuantumCircuit(1)
     >>> _ = circuit.rx(Parameter("t"), 0)
@@ -53,32 +58,28 @@ class Sweep(WorkerSource):
 
     def __init__(self, circuit: QuantumCircuit, values: Any) -> None:
         if not isinstance(circuit, QuantumCircuit):
-            raise InvalidInputError(
-                f"circuit of Sweep is a {type(circuit).__name__}. Pass one QuantumCircuit."
-            )
+            raise InvalidInputError(f"circuit of Sweep is {_a(circuit)}. Pass one QuantumCircuit.")
         self.template = circuit.copy()
         self._parameters = tuple(self.template.parameters)
         names = [parameter.name for parameter in self._parameters]
         if not names:
             raise InvalidInputError(
-                f"circuit {circuit.name!r} of Sweep has no free parameters. Pass a list of circuits, or leave at "
-                "least one Parameter unbound."
+                f"circuit {circuit.name!r} of Sweep has no free parameters. Pass a list of circuits, or "
+                "leave at least one Parameter unbound."
             )
         if taken := sorted(RESERVED_COLUMNS.intersection(names)):
             raise InvalidInputError(
-                f"the circuit of Sweep has parameters named {_shown(taken)}: columns that every result has already. "
-                "Rename them (assign_parameters({old: Parameter(new)}))."
+                f"the circuit of Sweep has parameters named {_shown(taken)}: columns that every result has "
+                "already. Rename them (assign_parameters({old: Parameter(new)}))."
             )
         named = _named(values)
         array = _from_array(values, names) if named is None else _from_columns(named, names)
-        if len(array) == 0:
-            raise InvalidInputError("values of Sweep has 0 rows. Give one row a circuit.")
         bad = ~np.isfinite(array)
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
             raise InvalidInputError(
-                f"values of Sweep has {int(bad.sum())} numbers that are not finite (or null), the first in row "
-                f"{row}, parameter {names[column]!r}. Remove or fill them."
+                f"values of Sweep has {int(bad.sum())} numbers that are not finite (or null), the first in "
+                f"row {row}, parameter {names[column]!r}. Remove or fill them."
             )
         array.setflags(write=False)
         self.values = array
@@ -129,8 +130,8 @@ class Sweep(WorkerSource):
         except KeyError:
             strange = [parameter.name for parameter in compiled.parameters if parameter not in positions]
             raise InvalidInputError(
-                f"the compiled circuit has parameters {_shown(strange)} that the circuit of Sweep hasn't (of the "
-                "same name, perhaps, but not the same). Compile Sweep.template itself."
+                f"the compiled circuit has parameters {_shown(strange)} that the circuit of Sweep hasn't (of "
+                "the same name, perhaps, but not the same). Compile Sweep.template itself."
             ) from None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,10 +158,11 @@ def _from_columns(columns: list[tuple[object, Any]], names: Sequence[str]) -> ND
     found: dict[str, NDArray[np.float64]] = {}
     for key, value in columns:
         if isinstance(key, ParameterVector):
-            block = _numbers(value, repr(key.name))
+            block = _rows(value, repr(key.name), len(key))
             if block.ndim != 2 or block.shape[1] != len(key):
                 raise InvalidInputError(
-                    f"values of Sweep for vector {key.name!r} have shape {block.shape}. Give (count, {len(key)})."
+                    f"values of Sweep for vector {key.name!r} have shape {block.shape}. "
+                    f"Give (count, {len(key)})."
                 )
             pairs = [(element.name, block[:, j]) for j, element in enumerate(key)]
         else:
@@ -173,8 +175,8 @@ def _from_columns(columns: list[tuple[object, Any]], names: Sequence[str]) -> ND
                 raise InvalidInputError(f"values of Sweep gives parameter {name!r} twice. Give it once.")
             if array.ndim != 1:
                 raise InvalidInputError(
-                    f"values of Sweep for {name!r} have shape {array.shape}. Give one number a circuit, (count,); "
-                    "for a constant np.full(count, value), or bind it beforehand."
+                    f"values of Sweep for {name!r} have shape {array.shape}. Give one number a circuit, "
+                    "(count,); for a constant np.full(count, value), or bind it beforehand."
                 )
             found[name] = array
     unknown, missing = [n for n in found if n not in set(names)], [n for n in names if n not in found]
@@ -188,14 +190,14 @@ def _from_columns(columns: list[tuple[object, Any]], names: Sequence[str]) -> ND
     if len(set(lengths.values())) > 1:
         short, long = min(names, key=lengths.__getitem__), max(names, key=lengths.__getitem__)
         raise InvalidInputError(
-            f"values of Sweep have unequal lengths: {lengths[short]} for {short!r}, {lengths[long]} for {long!r}. "
-            "Give one number a circuit for each."
+            f"values of Sweep have unequal lengths: {lengths[short]} for {short!r}, {lengths[long]} for "
+            f"{long!r}. Give one number a circuit for each."
         )
     return np.column_stack([found[name] for name in names])
 
 
 def _from_array(values: ArrayLike, names: Sequence[str]) -> NDArray[np.float64]:
-    array = _numbers(values, "the array")
+    array = _rows(values, "the array", len(names))
     if array.ndim != 2 or array.shape[1] != len(names):
         raise InvalidInputError(
             f"values of Sweep has shape {array.shape}. Give (count, {len(names)}), the columns in the order "
@@ -204,23 +206,39 @@ def _from_array(values: ArrayLike, names: Sequence[str]) -> NDArray[np.float64]:
     return array.copy(order="C")
 
 
+def _rows(value: Any, what: str, width: int) -> NDArray[np.float64]:
+    """Return numbers of two dimensions: an empty list has 0 rows of any width."""
+    array = _numbers(value, what)
+    return array.reshape(0, width) if array.shape == (0,) else array
+
+
 def _numbers(value: Any, what: str) -> NDArray[np.float64]:
-    """Return float64, without taking strings, complex numbers or truth values for numbers."""
+    """Return float64, null as NaN; strings, complex numbers and truth values aren't taken for numbers."""
     try:
+        if isinstance(value, np.ma.MaskedArray):  # asarray gives what is under the mask
+            value = np.ma.filled(value.astype(object), None)
         array = np.asarray(value)
-    except Exception as error:  # ragged lists, tables of other libraries
+        if array.dtype.kind == "O" and all(map(_is_number_or_null, array.flat)):  # integers with nulls, say
+            flat = [np.nan if _is_null(number) else float(number) for number in array.flat]
+            array = np.array(flat, dtype=np.float64).reshape(array.shape)
+    except Exception as error:  # ragged lists, tables of other libraries, integers beyond float64
         raise InvalidInputError(
             f"values of Sweep for {what} make no array ({error}). Give real numbers."
         ) from error
-    if array.dtype.kind == "O" and all(
-        isinstance(v, (int, float, np.number)) or v is None for v in array.flat
-    ):
-        array = np.asarray(array, dtype=np.float64)  # integers with nulls, from a table: the nulls become NaN
     if array.dtype.kind not in "iuf":
         raise InvalidInputError(
-            f"values of Sweep for {what} are a {type(value).__name__} of {array.dtype}. Give real numbers."
+            f"values of Sweep for {what} are {_a(value)} of {array.dtype}. Give real numbers."
         )
     return array.astype(np.float64, copy=False)
+
+
+def _is_number_or_null(value: object) -> bool:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number or _is_null(value)
+
+
+def _is_null(value: object) -> bool:
+    return value is None or type(value).__name__ == "NAType"  # pandas.NA, without importing pandas
 
 
 def _shown(names: Sequence[str]) -> str:

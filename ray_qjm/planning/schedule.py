@@ -287,16 +287,17 @@ class Schedule:
         chunk = event.chunk
         state = self.backends[chunk.backend]
         state.crashes += 1
+        if self.cancelling:
+            self._leave(chunk, "drop")
+            return
         retries = self.crash_retries if len(chunk) == 1 else min(1, self.crash_retries)
-        if len(chunk) == 1 and (chunk.attempt >= retries or self.cancelling):
+        if len(chunk) == 1 and chunk.attempt >= retries:
             self._leave(chunk, "give up")
             failure = Failure(chunk.start, chunk.stop, event.error_type, event.error, stage="run")
             actions.append(WriteFailed(failure, chunk.backend, chunk.attempt))
             self._count_failure(failure, state, actions, mixed=False)
             return
         self._leave(chunk, "crash")
-        if self.cancelling:
-            return
         if chunk.attempt < retries:
             self._again.appendleft(replace(chunk, attempt=chunk.attempt + 1))
             return
@@ -309,7 +310,7 @@ class Schedule:
 
     def _shortened(self, event: Shortened) -> None:
         self.total = event.total if self.total is None else min(self.total, event.total)
-        self.next_index = max(self.total, min(self.next_index, self.total))
+        self.next_index = self.total
         chunk = event.chunk
         if chunk.start >= event.total:
             self._leave(chunk, "withdraw")

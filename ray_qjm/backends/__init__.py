@@ -1,0 +1,1 @@
+"""What runs circuits: Qiskit's backends behind one small face."""

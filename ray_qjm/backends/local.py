@@ -1,0 +1,235 @@
+"""Circuits run on a backend in this process, whatever happens to single ones of them.
+
+Nothing but the ``BackendV2`` interface is assumed: ``run(circuits, **options)`` gives a job whose ``result()``
+is Qiskit's ``Result``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qiskit import QuantumCircuit
+
+from ray_qjm.errors import BackendResultError, RayQjmError
+from ray_qjm.planning.seeds import simulator_seed
+from ray_qjm.results.counts import Row, fault
+
+#: Messages of exceptions are kept up to here: some quote whole circuits.
+MAX_ERROR = 10_000
+
+
+@dataclass(slots=True)
+class Ready:
+    """A circuit that the backend takes.
+
+    Attributes:
+        index: Its row number, from which its seed follows.
+        circuit: Compiled.
+        shots: How often it is run.
+        name: Of the user's circuit.
+        metadata: Of the user's circuit.
+    """
+
+    index: int
+    circuit: QuantumCircuit
+    shots: int
+    name: str | None = None
+    metadata: Mapping[Any, Any] | None = None
+
+
+class LocalBackend:
+    """Runs circuits and makes rows of what comes back.
+
+    Args:
+        backend: A ``BackendV2``.
+        name: What it is called in results.
+        run_options: Further arguments of its ``run``.
+        memory: Whether to keep single shots.
+        base: The task's ``simulator_base``; see ``planning/seeds.py``.
+    """
+
+    def __init__(
+        self, backend: Any, *, name: str, run_options: Mapping[str, Any], memory: bool, base: int
+    ) -> None:
+        self.backend = backend
+        self.name = name
+        self.run_options = dict(run_options)
+        self._memory = memory
+        self._base = base
+        self._takes_seed = "seed_simulator" in set(backend.options)
+        # Set once the backend was seen to seed the circuits of a list in another way than Aer does.
+        self._one_by_one = False
+        self._registers: dict[tuple[Any, ...], str] = {}
+
+    def run(self, circuits: Sequence[Ready]) -> list[Row]:
+        """Run circuits and return one row each, in their order; nothing is raised for a single circuit.
+
+        Their seeds go by row number: a list of consecutive rows is run at once, and cut where rows are
+        missing or the number of shots changes.
+        """
+        rows: list[Row] = []
+        for group in self._groups(circuits):
+            rows += self._run(group)
+        return rows
+
+    def failed(self, circuit: Ready, error: Exception) -> Row:
+        """The row of a circuit that the backend refused, or ran to no good end."""
+        return failed_row(
+            circuit.index, "run", error, self.name, circuit.shots, name=circuit.name, metadata=circuit.metadata
+        )
+
+    def _groups(self, circuits: Sequence[Ready]) -> Iterator[Sequence[Ready]]:
+        most = self.backend.max_circuits or len(circuits)
+        start = 0
+        for i in range(1, len(circuits) + 1):
+            if i < len(circuits) and i - start < most and not self._one_by_one:
+                before, circuit = circuits[i - 1], circuits[i]
+                if circuit.index == before.index + 1 and circuit.shots == before.shots:
+                    continue
+            yield circuits[start:i]
+            start = i
+
+    def _run(self, group: Sequence[Ready]) -> list[Row]:
+        try:
+            answers = self._ask(group)
+        except Exception as error:
+            # One bad circuit may spoil the whole list: halve until it stands alone.
+            if len(group) == 1:
+                return [self.failed(group[0], error)]
+            middle = len(group) // 2
+            return self._run(group[:middle]) + self._run(group[middle:])
+        seeds = [_told_seed(answer) for answer in answers]
+        if len(group) > 1 and self._takes_seed and self._wrong(group, seeds):
+            self._one_by_one = True
+            return [row for circuit in group for row in self._run([circuit])]
+        return [self._row(*each) for each in zip(group, answers, seeds, strict=True)]
+
+    def _ask(self, group: Sequence[Ready]) -> list[Any]:
+        options = {**self.run_options, "shots": group[0].shots}
+        if self._memory:
+            options["memory"] = True
+        if self._takes_seed:
+            options["seed_simulator"] = simulator_seed(self._base, group[0].index)
+        result = self.backend.run([circuit.circuit for circuit in group], **options).result()
+        answers: list[Any] = list(result.results)
+        if len(answers) != len(group):
+            status = getattr(result, "status", "")
+            raise BackendResultError(
+                f"{self.name} answered {len(answers)} results for {len(group)} circuits (status {status!r})."
+            )
+        return answers
+
+    def _wrong(self, group: Sequence[Ready], seeds: Sequence[int | None]) -> bool:
+        """Whether a told seed is not the one that the circuit's row number asks for."""
+        return any(
+            seed is not None and seed != simulator_seed(self._base, circuit.index)
+            for circuit, seed in zip(group, seeds, strict=True)
+        )
+
+    def _row(self, circuit: Ready, answer: Any, seed: int | None) -> Row:
+        try:
+            return self._counted(circuit, answer, seed)
+        except RayQjmError as error:
+            return self.failed(circuit, error)
+        except Exception as error:  # whatever a strange answer makes of attribute and key look-ups
+            return self.failed(circuit, BackendResultError(f"{type(error).__name__}: {error}"))
+
+    def _counted(self, circuit: Ready, answer: Any, seed: int | None) -> Row:
+        status = str(getattr(answer, "status", ""))
+        if not answer.success:
+            raise BackendResultError(status or f"{self.name} says that it failed, without a reason")
+        counts = getattr(answer.data, "counts", None)
+        if not counts:
+            raise BackendResultError(f"{self.name} gave no counts (status {status!r})")
+        counts = _as_hex(counts)
+        memory = getattr(answer.data, "memory", None) if self._memory else None
+        shots = sum(counts.values())
+        row = Row(
+            circuit.index,
+            backend=self.name,
+            clbits=circuit.circuit.num_clbits,
+            registers=self._registers_of(circuit.circuit),
+            shots_requested=circuit.shots,
+            shots=shots,
+            seed=seed,
+            counts=counts,
+            memory=None if memory is None else [_hex(shot) for shot in memory],
+            name=circuit.name,
+            metadata=circuit.metadata,
+        )
+        if shots < circuit.shots:
+            row.status = "partial"
+            row.error_type = BackendResultError.__name__
+            row.error = f"{self.name} gave {shots} of {circuit.shots} shots"
+        elif shots > circuit.shots:
+            raise BackendResultError(f"{self.name} gave {shots} shots, {circuit.shots} were asked for")
+        return row
+
+    def _registers_of(self, circuit: QuantumCircuit) -> str:
+        find = circuit.find_bit
+        key = tuple([(register.name, *[find(bit).index for bit in register]) for register in circuit.cregs])
+        text = self._registers.get(key)
+        if text is None:
+            text = self._registers[key] = json.dumps([[name, bits] for name, *bits in key], separators=(",", ":"))
+        return text
+
+
+def failed_row(
+    index: int,
+    stage: str,
+    error: Exception,
+    backend: str | None,
+    shots: int,
+    *,
+    name: str | None = None,
+    metadata: Mapping[Any, Any] | None = None,
+) -> Row:
+    """The row of a circuit without counts, with the reason."""
+    return Row(
+        index,
+        status="failed",
+        stage=stage,
+        backend=backend,
+        shots_requested=shots,
+        name=name,
+        metadata=metadata,
+        error_type=type(error).__name__,
+        error=str(error)[:MAX_ERROR],
+    )
+
+
+def checked(rows: Iterable[Row]) -> list[Row]:
+    """Rows with those replaced by failed ones whose counts can't be true (see ``results.counts.fault``)."""
+    found = []
+    for row in rows:
+        reason = fault(row)
+        if reason is not None:
+            error = BackendResultError(f"{row.backend}: {reason}")
+            row = failed_row(
+                row.circuit, "run", error, row.backend, row.shots_requested, name=row.name, metadata=row.metadata
+            )
+        found.append(row)
+    return found
+
+
+def _told_seed(answer: Any) -> int | None:
+    seed = getattr(answer, "seed_simulator", None)
+    if seed is None:
+        seed = getattr(answer, "seed", None)
+    return seed if isinstance(seed, int) and 0 <= seed < 2**64 else None
+
+
+def _as_hex(counts: Mapping[str, int]) -> Mapping[str, int]:
+    """Counts by hexadecimal outcome. Qiskit's ``Result`` takes bit strings too, and some backends give them."""
+    if next(iter(counts)).startswith("0x"):
+        return counts
+    return {_hex(key): count for key, count in counts.items()}
+
+
+def _hex(outcome: str) -> str:
+    if outcome.startswith("0x"):
+        return outcome
+    return hex(int(outcome.replace(" ", "").removeprefix("0b"), 2))

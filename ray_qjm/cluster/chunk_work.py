@@ -1,0 +1,355 @@
+"""What a worker does with one chunk: build, transpile, simulate and pack, in one go. Plain Python, no Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ray_qjm.backends.local import LocalBackend, Ready, checked, failed_row
+from ray_qjm.backends.memory import FREE_BYTES, simulation_bytes
+from ray_qjm.backends.registry import check_loaded, check_options
+from ray_qjm.circuits.compile import Compiler, check_runnable
+from ray_qjm.circuits.payload import decode
+from ray_qjm.circuits.sources import WorkerSource
+from ray_qjm.errors import BackendLoadError, BackendResultError, InvalidInputError, RayQjmError, SourceError, UnsupportedCircuitError
+from ray_qjm.options import BackendSpec, TranspileOptions
+from ray_qjm.planning.schedule import Chunk, Deferred, Failure
+from ray_qjm.planning.seeds import simulator_base, transpiler_seed
+from ray_qjm.results.counts import Row, pack
+
+@dataclass(frozen=True)
+class TaskSetup:
+    """What is the same for all chunks of a task; shipped to each worker process once.
+
+    Attributes:
+        source: Builds circuits on workers, or ``None`` where they come with each chunk.
+        backends: Name, spec and loader of each backend.
+        transpile: Of the task; a spec may have its own.
+        seed: The task's.
+        shots: For every circuit, or int64 of shape ``(count,)``.
+        memory: Whether single shots are kept.
+        column_types: The source's columns.
+    """
+
+    source: WorkerSource | None
+    backends: Sequence[tuple[str, BackendSpec, Callable[[], Any]]]
+    transpile: TranspileOptions
+    seed: int
+    shots: int | NDArray[np.int64]
+    memory: bool
+    column_types: Mapping[str, str]
+
+    def shots_of(self, index: int) -> int:
+        """Shots of one circuit."""
+        return self.shots if isinstance(self.shots, int) else int(self.shots[index])
+
+    def shots_in(self, start: int, stop: int) -> int | NDArray[np.int64]:
+        """Shots of the circuits ``[start, stop)``, as ``results.counts.blank`` takes them."""
+        return self.shots if isinstance(self.shots, int) else self.shots[start:stop]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Circuits of a source that only the driver can read.
+
+    Attributes:
+        start: Row of the first.
+        data: ``circuits.payload.encode`` of the circuits.
+        columns: The source's columns for these rows.
+    """
+
+    start: int
+    data: bytes
+    columns: Mapping[str, Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a chunk.
+
+    Attributes:
+        data: Arrow IPC stream of record batches, contiguous circuits each, all but the column ``jobs``.
+            ``bytes``, because Ray copies these once out of its shared memory when it unpickles them, and
+            the driver's batches then point into memory of its own.
+        done: Circuits with counts.
+        failures: Those without, neighbours of one reason joined.
+        deferred: Those that weren't run, because they need more memory than the chunk had reserved.
+        seconds: How long it took, the loading of backend and source not counted.
+        started: When it began, seconds since the epoch.
+        shots: Sum over all circuits.
+        fatal: Why the whole task has to end, if it has to.
+    """
+
+    data: bytes = b""
+    done: int = 0
+    failures: tuple[Failure, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
+    seconds: float = 0.0
+    started: float = 0.0
+    shots: int = 0
+    fatal: RayQjmError | None = None
+
+
+def pack_setup(setup: TaskSetup) -> bytes:
+    """Pickle what workers need.
+
+    Raises:
+        InvalidInputError: Something of it can't be pickled.
+    """
+    for what, value in (
+        (f"the {setup.source.kind}" if setup.source is not None else "", setup.source),
+        ("transpile of RunOptions", setup.transpile),
+        *((f"backend {name}", (spec, load)) for name, spec, load in setup.backends),
+    ):
+        try:
+            cloudpickle.dumps(value)
+        except Exception as error:
+            raise InvalidInputError(
+                f"{what} can't be pickled, so workers can't have it ({type(error).__name__}: {error}). Leave open "
+                "files, generators, locks and connections out of it, or make them inside the function."
+            ) from error
+    data: bytes = cloudpickle.dumps(setup)
+    return data
+
+
+def load_setup(data: bytes) -> TaskSetup:
+    """Unpickle what the driver sent.
+
+    Raises:
+        SourceError: Something that the source or a backend needs isn't here.
+    """
+    try:
+        setup: TaskSetup = cloudpickle.loads(data)
+    except Exception as error:
+        raise SourceError(
+            f"what the task needs can't be loaded on a worker ({type(error).__name__}: {error}). Put the modules of "
+            "the circuits' function and of the backends where workers can import them."
+        ) from error
+    return setup
+
+
+class ChunkWorker:
+    """Runs chunks of one task on one backend; made once in a worker process.
+
+    Args:
+        setup: The task's.
+        backend: Position in ``setup.backends``.
+
+    Raises:
+        BackendLoadError: The backend can't be made here, or lacks what the task asks of it.
+    """
+
+    def __init__(self, setup: TaskSetup, backend: int) -> None:
+        self._setup = setup
+        name, spec, load = setup.backends[backend]
+        self._spec = spec
+        try:
+            made = check_loaded(load(), f"factory of backend {name}")
+            check_options(made, name, spec.run_options, memory=setup.memory)
+            self._compiler = Compiler(made, spec.transpile or setup.transpile, transpiler_seed(setup.seed))
+        except Exception as error:
+            raise BackendLoadError(f"backend {name} can't be used: {type(error).__name__}: {error}") from error
+        # Aer logs each circuit that it can't run; the reason stands in the circuit's row.
+        logging.getLogger("qiskit_aer").setLevel(logging.CRITICAL)
+        run_options = dict(spec.run_options)
+        if "max_parallel_threads" in set(made.options):
+            # Threads beyond what Ray reserved would take the other workers' cores.
+            run_options.setdefault("max_parallel_threads", max(1, int(spec.resources.num_cpus)))
+        self._backend = LocalBackend(
+            made, name=name, run_options=run_options, memory=setup.memory, base=simulator_base(setup.seed)
+        )
+        self._template: Any = None
+
+    def run(self, chunk: Chunk, payload: Payload | None, largest: int | None) -> Outcome:
+        """Run a chunk.
+
+        Args:
+            chunk: Which circuits.
+            payload: They themselves, unless the task's source builds them.
+            largest: Most bytes that any node could reserve; ``None`` if unknown.
+
+        Raises:
+            SourceError: The source gives nothing on this worker.
+        """
+        started, begun = time.time(), time.perf_counter()
+        allowed = chunk.memory or self._spec.resources.memory_bytes or FREE_BYTES
+        rows: list[Row] = []
+        ready: list[Ready] = []
+        deferred: list[Deferred] = []
+        for index, circuit in self._circuits(chunk, payload):
+            prepared = self._prepare(index, circuit)
+            if isinstance(prepared, Row):
+                rows.append(prepared)
+                continue
+            needed = simulation_bytes(self._backend.backend, self._backend.run_options, prepared.circuit)
+            if needed <= allowed:
+                ready.append(prepared)
+            elif largest is not None and needed > largest:
+                rows.append(self._backend.failed(prepared, _too_large(needed, largest)))
+            else:
+                deferred.append(Deferred(index, index + 1, needed))
+        rows += self._backend.run(ready)
+        rows.sort(key=lambda row: row.circuit)
+        columns = self._columns(chunk, payload)
+        try:
+            data = self._pack(rows, columns, chunk.start)
+        except BackendResultError:
+            rows = checked(rows)
+            data = self._pack(rows, columns, chunk.start)
+        return Outcome(
+            data=data,
+            done=sum(row.counts is not None for row in rows),
+            failures=_failures(rows),
+            deferred=_joined(deferred),
+            seconds=time.perf_counter() - begun,
+            started=started,
+            shots=sum(row.shots or 0 for row in rows),
+        )
+
+    def _circuits(self, chunk: Chunk, payload: Payload | None) -> Iterator[tuple[int, Any]]:
+        """Index and circuit, or the exception that stands for it."""
+        if payload is not None:
+            items = decode(payload.data)
+            yield from enumerate(items[chunk.start - payload.start : chunk.stop - payload.start], chunk.start)
+            return
+        source = self._setup.source
+        assert source is not None  # a chunk has a payload unless its source is here
+        if source.template is not None:
+            yield from ((index, None) for index in range(chunk.start, chunk.stop))
+            return
+        for index in range(chunk.start, chunk.stop):
+            try:
+                yield index, source.build(index, self._setup.seed)
+            except SourceError:
+                raise
+            except Exception as error:
+                yield index, error
+
+    def _prepare(self, index: int, circuit: Any) -> Ready | Row:
+        """Compile a circuit; a row if it fails."""
+        if isinstance(circuit, Exception):
+            return self._failed(index, "build", circuit)
+        stage = "transpile"
+        try:
+            if circuit is None:
+                compiled = self._bound(index)
+                circuit = compiled
+            else:
+                compiled = self._compiler.compile(circuit)
+                stage = "run"
+                check_runnable(compiled)
+        except Exception as error:
+            return self._failed(index, stage, error, circuit)
+        return Ready(index, compiled, self._setup.shots_of(index), circuit.name, circuit.metadata)
+
+    def _bound(self, index: int) -> Any:
+        """Circuit ``index`` from the compiled template; its failure is every circuit's."""
+        source = self._setup.source
+        assert source is not None
+        if self._template is None:
+            try:
+                self._template = self._compiler.compile(source.template)
+            except Exception as error:
+                self._template = error
+        if isinstance(self._template, Exception):
+            raise self._template
+        bound = source.bind(index, self._template)
+        check_runnable(bound)
+        return bound
+
+    def _failed(self, index: int, stage: str, error: Exception, circuit: Any = None) -> Row:
+        return failed_row(
+            index,
+            stage,
+            error,
+            self._backend.name,
+            self._setup.shots_of(index),
+            name=getattr(circuit, "name", None),
+            metadata=getattr(circuit, "metadata", None),
+        )
+
+    def _columns(self, chunk: Chunk, payload: Payload | None) -> Mapping[str, Sequence[object]]:
+        if payload is not None:
+            return {
+                name: values[chunk.start - payload.start : chunk.stop - payload.start]
+                for name, values in payload.columns.items()
+            }
+        assert self._setup.source is not None
+        return self._setup.source.columns(chunk.start, chunk.stop)
+
+    def _pack(self, rows: Sequence[Row], columns: Mapping[str, Sequence[object]], first: int) -> bytes:
+        """One Arrow stream of all rows, a batch for each run of consecutive circuits."""
+        batches = []
+        for group in _contiguous(rows):
+            start, stop = group[0].circuit - first, group[-1].circuit + 1 - first
+            extra = {name: values[start:stop] for name, values in columns.items()}
+            batches.append(
+                pack(group, memory=self._setup.memory, extra=extra, extra_types=self._setup.column_types)
+            )
+        return _stream(batches)
+
+
+def read_batches(data: bytes) -> list[pa.RecordBatch]:
+    """The record batches of an outcome; they point into ``data``."""
+    with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
+        return list(reader)
+
+
+def _stream(batches: Sequence[pa.RecordBatch]) -> bytes:
+    if not batches:
+        return b""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _contiguous(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Rows in runs of consecutive circuits: a deferred one leaves a hole."""
+    start = 0
+    for i in range(1, len(rows) + 1):
+        if i == len(rows) or rows[i].circuit != rows[i - 1].circuit + 1:
+            yield rows[start:i]
+            start = i
+
+
+def _failures(rows: Sequence[Row]) -> tuple[Failure, ...]:
+    found: list[Failure] = []
+    for row in rows:
+        if row.status != "failed":
+            continue
+        failure = Failure(row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or "")
+        last = found[-1] if found else None
+        if last is not None and replace(last, start=failure.start, stop=failure.stop) == failure:
+            if last.stop == failure.start:
+                found[-1] = replace(last, stop=failure.stop)
+                continue
+        found.append(failure)
+    return tuple(found)
+
+
+def _joined(deferred: Sequence[Deferred]) -> tuple[Deferred, ...]:
+    found: list[Deferred] = []
+    for item in deferred:
+        if found and found[-1].stop == item.start:
+            found[-1] = Deferred(found[-1].start, item.stop, max(found[-1].memory, item.memory))
+        else:
+            found.append(item)
+    return tuple(found)
+
+
+def _too_large(needed: int, largest: int) -> UnsupportedCircuitError:
+    return UnsupportedCircuitError(
+        f"simulating it takes {needed / 2**30:.1f} GiB, and the largest node has {largest / 2**30:.1f} GiB for Ray "
+        "tasks. Use another method (matrix_product_state, stabilizer) or a larger node."
+    )

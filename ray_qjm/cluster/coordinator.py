@@ -1,0 +1,487 @@
+"""The loop that drives a task: events in from Ray, actions out of the schedule, carried out here."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from ray_qjm.circuits.sources import DriverSource
+from ray_qjm.cluster.chunk_work import Outcome, Payload, TaskSetup, read_batches
+from ray_qjm.cluster.feeder import Feeder
+from ray_qjm.errors import RayQjmError, SourceError, TaskCancelledError, TaskFailedError, WorkerDiedError
+from ray_qjm.options import RunOptions
+from ray_qjm.planning.schedule import (
+    Cancel,
+    Chunk,
+    Crashed,
+    Dropped,
+    Event,
+    Failure,
+    Finish,
+    Gate,
+    Schedule,
+    Shortened,
+    Slots,
+    Start,
+    Stop,
+    Stored,
+    WriteFailed,
+)
+from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
+from ray_qjm.results.counts import blank, with_jobs
+from ray_qjm.results.jobs import Job, JobLog
+from ray_qjm.results.parts import MemoryParts
+from ray_qjm.results.report import FailureRange, merge
+
+#: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
+SLOTS_EVERY_S = 5.0
+#: Ranges of failures that are kept for the report of a running task; the result's own has all.
+MAX_RANGES = 10_000
+
+
+class Launcher(Protocol):
+    """What runs chunks: ``workers.RayLauncher``, or a benchmark's."""
+
+    def slots(self) -> list[int]:
+        """Chunks that can run at once, for each backend."""
+
+    def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
+        """Submit a chunk; ``done`` may be called from any thread."""
+
+    def put(self, payload: Payload) -> Any:
+        """Keep a payload for ``start``."""
+
+    def cancel(self, *, force: bool) -> None:
+        """Cancel what is in flight; each chunk's ``done`` is called all the same."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """Circuits in the object store, until each of them has its row."""
+
+    start: int
+    stop: int
+    reference: Any
+    left: int
+
+
+class Coordinator:
+    """Drives one task, in a thread of its own.
+
+    Args:
+        task_id: The task's id; leads its job ids.
+        name: What the user called it.
+        schedule: Decides.
+        launcher: Runs chunks.
+        setup: What workers have too: names, shots, columns.
+        feed: The source, where only the driver can read it.
+        options: Of the task.
+        parts: Where rows go.
+        observe: Called with the status after each event, from the coordinator's thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        name: str | None,
+        schedule: Schedule,
+        launcher: Launcher,
+        setup: TaskSetup,
+        feed: DriverSource | None,
+        options: RunOptions,
+        parts: MemoryParts,
+        observe: Callable[[TaskStatus], None] | None,
+    ) -> None:
+        self.task_id = task_id
+        self.name = name
+        self.parts = parts
+        self.jobs = JobLog()
+        self.ended = threading.Event()
+        #: Why the task ended without having run everything, if so.
+        self.error: BaseException | None = None
+        self._schedule = schedule
+        self._launcher = launcher
+        self._setup = setup
+        self._names = [backend for backend, _, _ in setup.backends]
+        self._options = options
+        self._observe = observe
+        self._feed = feed
+        self._feeder = None if feed is None else Feeder(feed, launcher.put, self._told)
+        self._asked: set[Chunk] = set()
+        self._held: dict[int, _Held] = {}
+        self._submitted: dict[Chunk, float] = {}
+        self._failures: list[FailureRange] = []
+        self._unlisted = 0
+        self._cancelled = 0
+        self._state: TaskState = "running"
+        self._slots: list[int] = []
+        self._pace = Pace()
+        self._begun = time.monotonic()
+        self._force_at = math.inf
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._status = self._snapshot()
+        self._thread = threading.Thread(target=self._run, name=f"ray_qjm {task_id}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def cancel(self, *, force: bool = False) -> None:
+        """Start nothing any more and interrupt what runs; returns at once, ``ended`` tells when it is over.
+
+        Args:
+            force: Kill the worker processes that still run chunks, without grace.
+        """
+        self._calls.put(lambda: self._cancel("cancelled", force=force))
+
+    def gate(self, open_: bool) -> None:
+        """Hold back new chunks while the reader of the stream lags behind."""
+        self._calls.put(lambda: self._apply(Gate(open_)))
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where the task stands."""
+        status = self._status
+        return status if self.ended.is_set() else replace(status, elapsed_s=time.monotonic() - self._begun)
+
+    def failures(self) -> tuple[list[FailureRange], int]:
+        """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
+        return merge(list(self._failures)), self._unlisted
+
+    def batches_so_far(self) -> list[Any]:
+        """The rows that are there, and blank ones in the gaps; for a task that still runs."""
+        batches = sorted(self.parts.batches(), key=lambda batch: batch.column("circuit")[0].as_py())
+        ends = [(batch.column("circuit")[0].as_py(), batch.num_rows) for batch in batches]
+        total = self._schedule.total
+        stop = 0
+        for start, rows in [*ends, *([] if total is None else [(total, 0)])]:
+            if start > stop:
+                batches.append(
+                    self._blank_rows(
+                        stop,
+                        start,
+                        status="cancelled",
+                        error_type=TaskCancelledError.__name__,
+                        error="it was not finished when this result was taken",
+                    )
+                )
+            stop = start + rows
+        return batches
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except Exception as error:
+            self.error = error if isinstance(error, RayQjmError) else _broken(error)
+            self._state = "failed"
+        finally:
+            try:
+                if self._feeder is not None:
+                    self._feeder.stop()
+                self._fill_up()
+            except Exception as error:
+                self.error = self.error or _broken(error)
+                self._state = "failed"
+            self._held.clear()
+            self.parts.close()
+            self._status = self._snapshot()
+            self.ended.set()
+            self._tell()
+
+    def _loop(self) -> None:
+        self._refresh_slots()
+        refresh_at = time.monotonic() + SLOTS_EVERY_S
+        while not self._schedule.finished:
+            now = time.monotonic()
+            if now >= refresh_at:
+                self._refresh_slots()
+                refresh_at = now + SLOTS_EVERY_S
+            if now >= self._force_at:
+                self._launcher.cancel(force=True)
+                self._force_at = math.inf
+            try:
+                call = self._calls.get(timeout=max(0.0, min(refresh_at, self._force_at) - now))
+            except queue.Empty:
+                continue
+            call()
+            self._tell()
+        if self._state == "running":
+            self._state = "done"
+        elif self._state == "cancelling":
+            self._state = "cancelled" if self.error is None else "failed"
+
+    def _refresh_slots(self) -> None:
+        slots = self._launcher.slots()
+        if slots != self._slots:
+            self._slots = slots
+            for backend, number in enumerate(slots):
+                self._apply(Slots(backend, number))
+
+    def _apply(self, event: Event) -> None:
+        for action in self._schedule.handle(event):
+            match action:
+                case Start():
+                    self._start(action.chunk)
+                case WriteFailed():
+                    self._write_failed(action)
+                case Stop():
+                    self._cancel("stopped", force=False)
+                    self.error = TaskFailedError(
+                        f"the task was stopped: {action.reason} Mend the cause, or raise RunOptions(max_failures=...)."
+                    )
+                case Finish():
+                    pass  # the loop sees it
+
+    def _start(self, chunk: Chunk) -> None:
+        held = None
+        if self._feeder is not None:
+            held = self._holder(chunk)
+            if held is None:
+                self._asked.add(chunk)
+                self._feeder.ask(chunk)
+                return
+        self._submit(chunk, held)
+
+    def _submit(self, chunk: Chunk, held: _Held | None) -> None:
+        self._submitted[chunk] = time.time()
+        self._launcher.start(
+            chunk,
+            None if held is None else held.reference,
+            lambda result: self._calls.put(lambda: self._done(chunk, result)),
+        )
+
+    def _told(self, chunk: Chunk, number: int, reference: Any, error: BaseException | None) -> None:
+        self._calls.put(lambda: self._read(chunk, number, reference, error))
+
+    def _read(self, chunk: Chunk, number: int, reference: Any, error: BaseException | None) -> None:
+        if chunk not in self._asked:
+            return  # dropped when the task was cancelled
+        self._asked.remove(chunk)
+        if error is not None:
+            self._end(error)
+            self._apply(Dropped(chunk))
+            return
+        if number < len(chunk):
+            self._apply(Shortened(chunk, chunk.start + number))
+            if number == 0:
+                return
+            chunk = replace(chunk, stop=chunk.start + number)
+        held = self._held[chunk.start] = _Held(chunk.start, chunk.stop, reference, number)
+        self._submit(chunk, held)
+
+    def _done(self, chunk: Chunk, result: Outcome | BaseException) -> None:
+        submitted = self._submitted.pop(chunk)
+        if isinstance(result, BaseException):
+            reason = _reason(result)
+            if self._schedule.cancelling:
+                self._note(chunk, submitted, "cancelled", None, None)
+                self._apply(Dropped(chunk))
+            else:
+                self._note(chunk, submitted, "failed", ": ".join(reason), None)
+                self._apply(Crashed(chunk, *reason))
+        elif result.fatal is not None:
+            self._note(chunk, submitted, "failed", str(result.fatal), result)
+            self._end(result.fatal)
+            self._apply(Dropped(chunk))
+        else:
+            self._store(chunk, submitted, result)
+
+    def _store(self, chunk: Chunk, submitted: float, outcome: Outcome) -> None:
+        job = self._note(chunk, submitted, "done", None, outcome)
+        rows = 0
+        for batch in read_batches(outcome.data) if outcome.data else ():
+            rows += batch.num_rows
+            self.parts.add(with_jobs(batch, [job]))
+        self._release(chunk, rows)
+        for failure in outcome.failures:
+            self._list(failure)
+        self._apply(Stored(chunk, outcome.seconds, outcome.done, outcome.failures, outcome.deferred))
+        self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
+
+    def _write_failed(self, action: WriteFailed) -> None:
+        failure = action.failure
+        self._blank(
+            failure.start,
+            failure.stop,
+            status=failure.status,
+            error_type=failure.error_type,
+            error=failure.error,
+            stage=failure.stage or None,
+            backend=self._names[action.backend],
+        )
+        self._release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
+        self._list(failure)
+
+    def _end(self, error: BaseException) -> None:
+        self._cancel("stopped", force=False)
+        self.error = self.error or error
+
+    def _cancel(self, why: str, *, force: bool) -> None:
+        if self._schedule.finished:
+            return
+        if self._state == "running":
+            self._state = "cancelling"
+            self._apply(Cancel())
+            if self._feeder is not None:
+                self._feeder.stop()
+            for chunk in tuple(self._asked):
+                self._asked.remove(chunk)
+                self._apply(Dropped(chunk))
+            self._launcher.cancel(force=force)
+            self._force_at = time.monotonic() + self._options.cancel_grace_s
+        elif force:
+            self._launcher.cancel(force=True)
+
+    # Rows and jobs.
+
+    def _note(
+        self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
+    ) -> int:
+        attempt = f"-{chunk.attempt}" if chunk.attempt else ""
+        return self.jobs.add(
+            Job(
+                job_id=f"{self.task_id}-{chunk.start}-{chunk.stop}{attempt}",
+                backend=self._names[chunk.backend],
+                start=chunk.start,
+                stop=chunk.stop,
+                attempt=chunk.attempt,
+                state=state,
+                reason=reason,
+                submitted=submitted,
+                started=None if outcome is None else outcome.started,
+                ended=time.time(),
+                circuits=len(chunk),
+                shots=None if outcome is None else outcome.shots,
+                seconds=None if outcome is None else outcome.seconds,
+            )
+        )
+
+    def _list(self, failure: Failure) -> None:
+        if len(self._failures) >= MAX_RANGES:
+            self._failures = merge(self._failures)
+        if len(self._failures) >= MAX_RANGES:
+            self._unlisted += failure.stop - failure.start
+            return
+        self._failures.append(
+            FailureRange(
+                failure.start, failure.stop, failure.status, failure.error_type, failure.error, failure.stage or None
+            )
+        )
+
+    def _fill_up(self) -> None:
+        """Give a row to every circuit that has none, so that the result is whole."""
+        total = self._schedule.next_index if self._schedule.total is None else self._schedule.total
+        reason = "the task ended before it was run" if self.error else "the task was cancelled before it was run"
+        for start, stop in self.parts.missing(total):
+            self._cancelled += stop - start
+            self._blank(start, stop, status="cancelled", error_type=TaskCancelledError.__name__, error=reason)
+        promised = self._feed.count if self._feed is not None else None
+        if promised is not None and promised > total and self._state == "done":
+            kind = self._feed.kind if self._feed is not None else ""
+            failure = Failure(
+                total,
+                promised,
+                SourceError.__name__,
+                f"{kind} ended after {total} circuits; count is {promised}",
+                stage="build",
+            )
+            self._schedule.failed += promised - total
+            self._schedule.total = promised
+            self._list(failure)
+            self._blank(
+                total, promised, status="failed", error_type=failure.error_type, error=failure.error, stage="build"
+            )
+
+    def _blank(self, start: int, stop: int, **reason: Any) -> None:
+        self.parts.add(self._blank_rows(start, stop, **reason))
+
+    def _blank_rows(self, start: int, stop: int, **reason: Any) -> Any:
+        """Rows without counts; ``reason`` as for ``results.counts.blank``."""
+        batch = blank(
+            start,
+            stop,
+            shots_requested=self._setup.shots_in(start, stop),
+            memory=self._setup.memory,
+            extra=self._columns(start, stop),
+            extra_types=self._setup.column_types,
+            **reason,
+        )
+        return with_jobs(batch, [])
+
+    def _columns(self, start: int, stop: int) -> Mapping[str, Sequence[object]]:
+        """The source's columns for circuits that no worker will pack, as far as they are known."""
+        if self._setup.source is not None:
+            return self._setup.source.columns(start, stop)
+        if self._feed is not None and self._holder(Chunk(start, stop)) is not None:
+            return self._feed.columns(start, stop)
+        return {}
+
+    # Payloads.
+
+    def _holder(self, chunk: Chunk) -> _Held | None:
+        held = self._held.get(chunk.start)
+        if held is not None:
+            return held
+        # A half, or a circuit that waited for memory: few payloads are held, and this is rare.
+        return next((h for h in self._held.values() if h.start <= chunk.start and chunk.stop <= h.stop), None)
+
+    def _release(self, chunk: Chunk, rows: int) -> None:
+        held = self._holder(chunk) if self._held else None
+        if held is not None:
+            held.left -= rows
+            if held.left <= 0:
+                del self._held[held.start]
+
+    # What others see.
+
+    def _snapshot(self) -> TaskStatus:
+        return snapshot(
+            self._schedule,
+            self._names,
+            task_id=self.task_id,
+            name=self.name,
+            state=self._state,
+            cancelled=self._cancelled,
+            elapsed_s=time.monotonic() - self._begun,
+            rate=self._pace.rate,
+        )
+
+    def _tell(self) -> None:
+        self._status = self._snapshot()
+        if self._observe is not None:
+            self._observe(self._status)
+
+
+#: What Ray's errors mean for a circuit; their own texts run over many lines and name machines.
+_DEATHS = {
+    "WorkerCrashedError": "its worker process died (killed, or crashed in native code)",
+    "OutOfMemoryError": "its worker was killed because the node ran out of memory",
+    "NodeDiedError": "its node died",
+    "LocalRayletDiedError": "its node died",
+    "ObjectLostError": "its circuits were lost with the node that held them",
+    "OwnerDiedError": "its circuits were lost with the process that held them",
+}
+
+
+def _reason(error: BaseException) -> tuple[str, str]:
+    """Type and message for the row of a circuit whose chunk gave no outcome."""
+    for kind in type(error).__mro__:
+        if kind.__name__ in _DEATHS:
+            return WorkerDiedError.__name__, f"{_DEATHS[kind.__name__]}, each time it was tried"
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).strip().splitlines()
+    return type(cause).__name__, text[-1] if text else "no message"
+
+
+def _broken(error: Exception) -> TaskFailedError:
+    failed = TaskFailedError(f"the task's coordinator broke: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

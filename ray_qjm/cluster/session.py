@@ -1,0 +1,52 @@
+"""The connection to Ray: what runs is used, what is there is joined, else a Ray of this machine is started."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import Any
+
+import ray
+
+
+def connect() -> bool:
+    """Make sure that Ray is there.
+
+    A Ray that this process uses already stays as it is. ``RAY_ADDRESS``, or a cluster that ``ray start`` began
+    on this machine, is joined, as any Ray program would. Otherwise Ray is started, without its start-up
+    chatter and the output of its workers.
+
+    Returns:
+        Whether it was started here: then it ends with this process, and it won't get more nodes.
+
+    Raises:
+        ConnectionError: ``RAY_ADDRESS`` doesn't answer.
+    """
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        _use_token()
+        ray.init(**quiet)
+        return False
+    try:
+        ray.init(address="auto", **quiet)  # what `ray start` left on this machine
+    except ConnectionError:
+        ray.init(address="local", **quiet)
+        return True
+    return False
+
+
+def _use_token() -> None:
+    """Turn token authentication on if this user has a token and nobody set ``RAY_AUTH_MODE``.
+
+    Ray does so itself for a cluster that it finds, but not for ``RAY_ADDRESS``, where ``ray.init`` would fail
+    after 20 s. The variable alone doesn't help: Ray read it when it was imported.
+    """
+    with suppress(ImportError):  # Ray before 2.60 has no token mode that is on by default
+        from ray._private.authentication.authentication_token_setup import (
+            maybe_enable_token_auth_if_token_available,
+        )
+
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

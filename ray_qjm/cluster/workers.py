@@ -1,0 +1,136 @@
+"""The remote function that runs chunks, and what starts it from the driver."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+
+from ray_qjm.cluster.chunk_work import ChunkWorker, Outcome, Payload, load_setup
+from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError
+from ray_qjm.options import Resources
+from ray_qjm.planning.schedule import Chunk
+
+#: Tasks whose sources and backends a worker process keeps: a driver that runs one task after the other, or a
+#: few at a time, must not have them loaded again for each chunk.
+_KEPT = 4
+
+_workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
+
+#: What is called once a chunk ended: its outcome, or why there is none.
+Done = Callable[[Outcome | BaseException], None]
+
+
+def _run_chunk(
+    task: str, setup: Sequence[Any], chunk: Chunk, payload: Payload | None, largest: int | None
+) -> Outcome:
+    """Run a chunk in this process.
+
+    Args:
+        task: Key of what is kept from chunk to chunk.
+        setup: Reference to the pickled ``TaskSetup``, in a list so that Ray fetches it only when asked.
+        chunk: Which circuits.
+        payload: They themselves, unless the source builds them here.
+        largest: As for ``ChunkWorker.run``.
+    """
+    key = (task, chunk.backend)
+    try:
+        worker = _workers.get(key)
+        if worker is None:
+            worker = _workers[key] = ChunkWorker(load_setup(ray.get(setup[0])), chunk.backend)
+            while len(_workers) > _KEPT:
+                _workers.popitem(last=False)
+        _workers.move_to_end(key)
+        return worker.run(chunk, payload, largest)
+    except (SourceError, BackendLoadError) as error:
+        return Outcome(fatal=error)
+
+
+# No retries by Ray: after a crash the schedule decides, and halves.
+_simulate = ray.remote(max_retries=0)(_run_chunk)
+
+
+class RayLauncher:
+    """Starts chunks as Ray tasks.
+
+    Args:
+        task: The task's id.
+        setup: What its workers need, from ``chunk_work.pack_setup``.
+        backends: Name of each backend, and what a chunk on it reserves.
+        only_here: Whether the cluster is this machine's own and won't grow.
+
+    Raises:
+        InvalidInputError: No node has the resources that a backend asks for.
+    """
+
+    def __init__(
+        self, task: str, setup: bytes, backends: Sequence[tuple[str, Resources]], *, only_here: bool
+    ) -> None:
+        self._task = task
+        self._specs = list(backends)
+        self._only_here = only_here
+        self._setup = [ray.put(setup)]
+        self._running: dict[Chunk, Any] = {}
+        self._largest: int | None = None
+        self.slots()
+
+    def slots(self) -> list[int]:
+        """For each backend how many of its Ray tasks the cluster can run at once.
+
+        Raises:
+            InvalidInputError: None, and no node will come.
+        """
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._largest = max((int(node.get("memory", 0)) for node in nodes), default=None)
+        found = []
+        for name, resources in self._specs:
+            wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, "memory": resources.memory_bytes or 0}
+            slots = sum(
+                min(math.floor(node.get(kind, 0) / amount) for kind, amount in wanted.items() if amount)
+                for node in nodes
+            )
+            if slots == 0 and self._only_here:
+                have = ", ".join(f"{kind} {nodes[0].get(kind, 0):g}" for kind in wanted) if nodes else "nothing"
+                asked = ", ".join(f"{kind} {amount:g}" for kind, amount in wanted.items() if amount)
+                raise InvalidInputError(f"backend {name} asks for {asked} a chunk, and this machine has {have}.")
+            # On a cluster that can grow one waiting Ray task tells the autoscaler what is wanted.
+            found.append(max(1, slots))
+        return found
+
+    def start(self, chunk: Chunk, payload: Any, done: Done) -> None:
+        """Submit a chunk; ``done`` is called from a thread of Ray's."""
+        name, resources = self._specs[chunk.backend]
+        options: dict[str, Any] = {
+            "name": f"simulate {chunk.start}-{chunk.stop} on {name}",
+            "num_cpus": resources.num_cpus,
+        }
+        if resources.num_gpus:
+            options["num_gpus"] = resources.num_gpus
+        if memory := max(chunk.memory, resources.memory_bytes or 0):
+            options["memory"] = memory
+        reference = _simulate.options(**options).remote(self._task, self._setup, chunk, payload, self._largest)
+        self._running[chunk] = reference
+
+        def call_back(future: Future[Outcome]) -> None:
+            self._running.pop(chunk, None)
+            error = future.exception()
+            done(future.result() if error is None else error)
+
+        reference.future().add_done_callback(call_back)
+
+    def put(self, payload: Payload) -> Any:
+        """Keep a payload in Ray's object store, for ``start``."""
+        return ray.put(payload)
+
+    def cancel(self, *, force: bool) -> None:
+        """Cancel what is in flight: each chunk's ``done`` is called all the same.
+
+        Args:
+            force: Kill the processes of those that run, instead of interrupting them.
+        """
+        for reference in list(self._running.values()):
+            ray.cancel(reference, force=force)

@@ -1,0 +1,1 @@
+"""Doors: what people call and what they see. Views without logic of their own."""

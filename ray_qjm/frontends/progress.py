@@ -1,0 +1,232 @@
+"""What a user sees while a task runs: a bar on a terminal or in a notebook, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import Task as Row
+from rich.text import Text
+
+from ray_qjm.planning.status import BackendStatus, TaskStatus
+
+#: Redraws a second: faster than chunks end, slow enough to cost nothing.
+REDRAWS = 4
+#: Seconds between plain lines.
+LINE_EVERY_S = 5.0
+
+Observer = Callable[[TaskStatus], None]
+
+
+class View(Protocol):
+    """Shows a task from ``__enter__`` to ``__exit__``; ``update`` comes from the coordinator's thread."""
+
+    def __enter__(self) -> View:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+
+    def update(self, status: TaskStatus) -> None:
+        """Take in a new status."""
+
+    def complaint(self) -> str | None:
+        """What went wrong with showing, if anything did."""
+
+
+def view(progress: None | bool | Observer) -> View:
+    """The view for an argument ``progress``: ``None`` looks where output goes, ``False`` shows nothing."""
+    if progress is False:
+        return Silent()
+    if progress is None or progress is True:
+        console = Console(stderr=True)
+        if not console.is_jupyter and not console.is_terminal:
+            return Lines(console)
+        return Bar(console if not console.is_jupyter else Console())
+    return Told(progress)
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def update(self, status: TaskStatus) -> None:
+        """Do nothing."""
+
+    def complaint(self) -> str | None:
+        """Never anything."""
+        return None
+
+
+class Told(Silent):
+    """Hands each status to the user's own callable; one that raises isn't called again."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer: Observer | None = observer
+        self._complaint: str | None = None
+
+    def update(self, status: TaskStatus) -> None:
+        """Call it."""
+        if self._observer is None:
+            return
+        try:
+            self._observer(status)
+        except Exception as error:
+            self._observer = None
+            self._complaint = f"progress raised {type(error).__name__}: {error}; it was not called again."
+
+    def complaint(self) -> str | None:
+        """What it raised."""
+        return self._complaint
+
+
+class Lines(Silent):
+    """A line every few seconds, for logs and pipes."""
+
+    def __init__(self, console: Console, every_s: float = LINE_EVERY_S) -> None:
+        self._console = console
+        self._every_s = every_s
+        self._next = time.monotonic() + every_s
+
+    def update(self, status: TaskStatus) -> None:
+        """Print a line if it is time, and one at the end."""
+        now = time.monotonic()
+        if status.state in ("running", "cancelling") and now < self._next:
+            return
+        self._next = now + self._every_s
+        self._console.print(line(status), highlight=False, soft_wrap=True)
+
+
+class Bar(Silent):
+    """A live bar, with one row a backend where there are several."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            _KnownBar(bar_width=30),
+            _Facts(),
+            console=console,
+            refresh_per_second=REDRAWS,
+        )
+        self._rows: dict[str, int] = {}
+        self._main = self._progress.add_task("circuits", total=None, facts="starting", known=False)
+
+    def __enter__(self) -> View:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, status: TaskStatus) -> None:
+        """Set the rows."""
+        finished = status.done + status.failed
+        known = status.total is not None
+        total = status.total if known or status.state == "running" else finished
+        self._progress.update(
+            self._main, total=total, completed=finished, facts=_facts(status), known=known, refresh=False
+        )
+        if len(status.backends) > 1:
+            for backend in status.backends:
+                self._update_backend(backend)
+
+    def _update_backend(self, backend: BackendStatus) -> None:
+        row = self._rows.get(backend.name)
+        if row is None:
+            row = self._rows[backend.name] = self._progress.add_task(
+                f"  {backend.name}", total=None, facts="", known=False
+            )
+        failed = f", [red]{backend.failed:,} failed[/]" if backend.failed else ""
+        facts = f"{backend.done:,} done{failed}, {backend.running:,} in {backend.jobs_running} chunks"
+        self._progress.update(row, facts=facts, refresh=False)
+
+
+class _KnownBar(BarColumn):
+    """The bar, for rows whose end is known."""
+
+    def render(self, task: Row) -> ProgressColumn | Text:  # type: ignore[override]
+        """Draw it, or nothing."""
+        return super().render(task) if task.fields["known"] else Text("")  # type: ignore[return-value]
+
+
+class _Facts(ProgressColumn):
+    """The numbers behind the bar; time goes on between two events."""
+
+    max_refresh = None
+
+    def render(self, task: Row) -> Text:
+        """Write them."""
+        elapsed = task.finished_time if task.finished else task.elapsed
+        clock = f"  {_clock(elapsed)}" if task.description == "circuits" and elapsed is not None else ""
+        return Text.from_markup(f"{task.fields['facts']}{clock}")
+
+
+def line(status: TaskStatus) -> str:
+    """One plain line.
+
+    >>> from ray_qjm.planning.status import BackendStatus
+    >>> aer = BackendStatus("aer", 300, 0, 200, 2, 3, 0)
+    >>> line(TaskStatus("t1", None, "running", 1000, 300, 0, 0, 1.5, 200.0, (aer,)))
+    'ray_qjm: running, 300/1,000 circuits (30%), 200/s, 2 chunks running, eta 0:03, elapsed 0:01'
+    """
+    parts = [status.state, _amount(status)]
+    if status.rate:
+        parts.append(f"{status.rate:,.0f}/s")
+    if status.failed:
+        parts.append(f"{status.failed:,} failed")
+    if status.cancelled:
+        parts.append(f"{status.cancelled:,} cancelled")
+    if len(status.backends) > 1:
+        parts += [f"{backend.name} {backend.done + backend.failed:,}" for backend in status.backends]
+    if running := status.jobs["running"]:
+        parts.append(f"{running} chunks running")
+    if status.state == "running" and status.eta_s is not None:
+        parts.append(f"eta {_clock(status.eta_s)}")
+    parts.append(f"elapsed {_clock(status.elapsed_s)}")
+    return f"ray_qjm: {', '.join(parts)}"
+
+
+def _amount(status: TaskStatus) -> str:
+    finished = status.done + status.failed
+    if status.total is None:
+        return f"{finished:,} circuits"
+    share = f" ({100 * finished // status.total}%)" if status.total else ""
+    return f"{finished:,}/{status.total:,} circuits{share}"
+
+
+def _facts(status: TaskStatus) -> str:
+    parts = [_amount(status)]
+    if status.rate:
+        parts.append(f"{status.rate:,.0f}/s")
+    if status.failed:
+        parts.append(f"[red]{status.failed:,} failed[/]")
+    if status.state == "running":
+        running = status.jobs["running"]
+        parts.append(f"{running} chunk{'' if running == 1 else 's'} in flight")
+        if status.eta_s is not None:
+            parts.append(f"eta {_clock(status.eta_s)}")
+    elif status.state != "done":
+        parts.append(f"[yellow]{status.state}[/]")
+    return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

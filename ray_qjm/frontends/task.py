@@ -1,0 +1,217 @@
+"""The handle of a task that runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.errors import (
+    CircuitFailedError,
+    PartialResultWarning,
+    TaskCancelledError,
+    TaskFailedError,
+    WaitTimeoutError,
+)
+from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.report import lines
+from ray_qjm.results.task_result import TaskResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    import pyarrow as pa
+
+
+class Task:
+    """A task that runs in the background; ``submit`` makes it.
+
+    As a context manager it is cancelled when the block is left before it has ended::
+
+        with ray_qjm.submit(endless(), shots=100) as task:
+            for batch in task.stream():
+                ...
+
+    Args:
+        coordinator: Drives it; already started.
+        info: Facts that stand in the result's metadata.
+        circuits: The circuits, where the driver has them all.
+        raise_failures: Whether circuits without counts are an error.
+        complaint: Asked at the end for what went wrong with showing progress.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        info: Mapping[str, str],
+        circuits: Sequence[object] | None,
+        raise_failures: bool,
+        complaint: Callable[[], str | None],
+    ) -> None:
+        self._coordinator = coordinator
+        self._info = info
+        self._circuits = circuits
+        self._raise_failures = raise_failures
+        self._complaint = complaint
+        self._result: TaskResult | None = None
+
+    @property
+    def id(self) -> str:
+        """What the task is called in job ids, names of Ray tasks and metadata."""
+        return self._coordinator.task_id
+
+    @property
+    def job_ids(self) -> list[str]:
+        """Jobs that have ended so far: one a chunk and attempt, named ``<task>-<start>-<stop>``."""
+        ids: list[str] = self._coordinator.jobs.table().column("job_id").to_pylist()
+        return ids
+
+    def status(self) -> TaskStatus:
+        """How many circuits and jobs are in which state; prints as a few lines."""
+        return self._coordinator.status
+
+    def report(self) -> str:
+        """What was done and what failed so far, a line for each run of circuits with one reason."""
+        status = self.status()
+        ranges, unlisted = self._coordinator.failures()
+        total = status.total if status.total is not None else status.done + status.failed
+        text = lines(ranges, status.done, total)
+        if unlisted:
+            text.insert(-1, f"... and {unlisted} more circuits, which the result lists.")
+        if status.state == "running":
+            text.append(f"{status.running} running, {'?' if status.waiting is None else status.waiting} waiting.")
+        return "\n".join(text)
+
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._coordinator.ended.is_set()
+
+    def wait(self, timeout: float | None = None) -> TaskStatus:
+        """Wait until it has ended, well or not.
+
+        Args:
+            timeout: Seconds; ``None`` waits for ever.
+
+        Raises:
+            WaitTimeoutError: It goes on; nothing was cancelled.
+        """
+        if not self._coordinator.ended.wait(timeout):
+            raise WaitTimeoutError(f"after {timeout:g} s the task still runs.\n{self.status()}")
+        return self.status()
+
+    def cancel(self, *, force: bool = False) -> None:
+        """Start nothing any more and interrupt what runs. Returns at once; ``wait`` tells when it is over.
+
+        What is finished is kept: ``result(partial=True)``.
+
+        Args:
+            force: Kill worker processes at once, instead of after ``RunOptions.cancel_grace_s``.
+        """
+        self._coordinator.cancel(force=force)
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Record batches of the result's schema as they land, in no order of circuits.
+
+        Batches are handed over and not kept, so that memory stays flat however long the task is. If the
+        reader lags behind, no new chunks are started. Leaving the loop doesn't cancel the task.
+
+        Raises:
+            ResultStreamedError: The parts were handed over already.
+            SourceError: And the other reasons why a task ends early, after the last batch.
+        """
+        batches = self._coordinator.parts.stream()
+        return self._stream(batches)
+
+    def _stream(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        self._coordinator.ended.wait()
+        if self._coordinator.error is not None:
+            raise self._coordinator.error
+
+    def result(self, partial: bool = False, timeout: float | None = None) -> TaskResult:
+        """Wait for the end and return the counts.
+
+        Args:
+            partial: Return at once with what there is, whatever the state; circuits that aren't finished
+                have the status ``"cancelled"``.
+            timeout: Seconds to wait for the end; ``None`` waits for ever.
+
+        Raises:
+            WaitTimeoutError: It goes on.
+            TaskCancelledError: It was cancelled; ``error.result`` holds what was finished.
+            TaskFailedError: It was stopped (``max_failures``), or circuits failed and ``on_failure`` is
+                ``"raise"``; ``error.result`` holds the rest.
+            SourceError: Its circuits couldn't be had.
+            BackendLoadError: A backend couldn't be had.
+            ResultStreamedError: ``stream`` handed the parts over.
+
+        Warns:
+            PartialResultWarning: Some circuits have no counts.
+        """
+        if partial:
+            return self._whole() if self.done() else self._so_far()
+        self.wait(timeout)
+        return self._outcome()
+
+    def _outcome(self) -> TaskResult:
+        if (complaint := self._complaint()) is not None:
+            warnings.warn(complaint, RuntimeWarning, stacklevel=3)
+        error = self._coordinator.error
+        if isinstance(error, TaskFailedError) and error.result is None:
+            error.result = self._whole()
+        if error is not None:
+            raise error
+        status = self.status()
+        result = self._whole()
+        if status.state == "cancelled":
+            raise TaskCancelledError(
+                f"the task was cancelled: {status.done} of {len(result)} circuits are done; error.result has them.",
+                result,
+            )
+        if status.failed:
+            message = _what_failed(result, status.failed)
+            if self._raise_failures:
+                raise TaskFailedError(message, result)
+            warnings.warn(message, PartialResultWarning, stacklevel=3)
+        return result
+
+    def _whole(self) -> TaskResult:
+        if self._result is None:
+            self._result = self._make(self._coordinator.parts.batches())
+        return self._result
+
+    def _so_far(self) -> TaskResult:
+        return self._make(self._coordinator.batches_so_far())
+
+    def _make(self, batches: Sequence[pa.RecordBatch]) -> TaskResult:
+        return TaskResult(batches, jobs=self._coordinator.jobs.table(), info=self._info, circuits=self._circuits)
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.done():
+            self.cancel()
+
+    def __repr__(self) -> str:
+        """The status."""
+        return f"<Task\n{self.status()}>"
+
+    def _repr_html_(self) -> Any:
+        return self.status()._repr_html_()
+
+
+def _what_failed(result: TaskResult, failed: int) -> str:
+    first = result.failures.slice(0, 1).to_pylist()[0]
+    reason = CircuitFailedError(
+        first["circuit"], first["status"], first["error_type"] or "Error", first["error"] or "no reason given"
+    )
+    return (
+        f"{failed} of {len(result)} circuits have no counts, or not all. The first: {reason} "
+        "See result.report() and result.failures."
+    )

@@ -1,0 +1,188 @@
+"""Where a task stands, as plain values: what ``Task.status()`` gives and what progress shows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Literal
+
+from ray_qjm.planning.schedule import Schedule
+
+TaskState = Literal["running", "cancelling", "done", "cancelled", "failed"]
+
+#: Seconds over which the rate is taken: long enough to be steady over chunks of 1-2 s, short enough to follow.
+RATE_WINDOW_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """What one backend has done in a task.
+
+    Attributes:
+        name: The backend.
+        done: Circuits with counts.
+        failed: Circuits without.
+        running: Circuits in the chunks that are submitted to it.
+        jobs_running: Those chunks.
+        jobs_done: Chunks that came back.
+        jobs_failed: Chunks whose worker process died.
+    """
+
+    name: str
+    done: int
+    failed: int
+    running: int
+    jobs_running: int
+    jobs_done: int
+    jobs_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """Where a task stands.
+
+    Attributes:
+        task_id: Its id.
+        name: What the user called it.
+        state: ``"running"``, ``"cancelling"``, ``"done"``, ``"cancelled"`` or ``"failed"``.
+        total: Circuits of the task; ``None`` while a source of unknown length goes on.
+        done: Circuits with counts.
+        failed: Circuits without, for a reason of their own.
+        cancelled: Circuits that were not run because the task ended.
+        elapsed_s: Seconds since it began.
+        rate: Circuits a second of late; ``None`` at the beginning.
+        backends: One entry a backend.
+    """
+
+    task_id: str
+    name: str | None
+    state: TaskState
+    total: int | None
+    done: int
+    failed: int
+    cancelled: int
+    elapsed_s: float
+    rate: float | None
+    backends: tuple[BackendStatus, ...]
+
+    @property
+    def running(self) -> int:
+        """Circuits in chunks that are submitted."""
+        return sum(backend.running for backend in self.backends)
+
+    @property
+    def waiting(self) -> int | None:
+        """Circuits in no chunk yet, ``None`` if unknown."""
+        if self.total is None:
+            return None
+        return max(0, self.total - self.done - self.failed - self.cancelled - self.running)
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Chunks by state: running, done and failed."""
+        return {
+            "running": sum(backend.jobs_running for backend in self.backends),
+            "done": sum(backend.jobs_done for backend in self.backends),
+            "failed": sum(backend.jobs_failed for backend in self.backends),
+        }
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the present rate, ``None`` if unknown."""
+        if self.total is None or not self.rate:
+            return None
+        return (self.total - self.done - self.failed - self.cancelled) / self.rate
+
+    def lines(self) -> list[str]:
+        """A few lines for people."""
+        called = f" {self.name!r}" if self.name else ""
+        of = "" if self.total is None else f" of {self.total:,}"
+        states = [f"{self.done:,}{of} circuits done", f"{self.failed:,} failed"]
+        states += [f"{self.running:,} running"] if self.running else []
+        states += [f"{self.waiting:,} waiting"] if self.waiting else []
+        states += [f"{self.cancelled:,} cancelled"] if self.cancelled else []
+        jobs = ", ".join(f"{count:,} {state}" for state, count in self.jobs.items())
+        rate = "" if self.rate is None else f", {self.rate:,.0f} circuits/s"
+        text = [f"task {self.task_id}{called}: {self.state} after {self.elapsed_s:.1f} s{rate}"]
+        text += [f"  circuits: {', '.join(states)}", f"  jobs: {jobs}"]
+        if len(self.backends) > 1:
+            text += [f"  {b.name}: {b.done:,} done, {b.failed:,} failed, {b.running:,} running" for b in self.backends]
+        return text
+
+    def __str__(self) -> str:
+        """The lines, joined."""
+        return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        """The lines, for a REPL."""
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+@dataclass(slots=True)
+class Pace:
+    """Circuits a second of late; ``now`` comes in.
+
+    >>> pace = Pace()
+    >>> pace.add(0.0, 0); pace.add(2.0, 100)
+    >>> pace.rate
+    50.0
+    """
+
+    _points: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def add(self, now: float, finished: int) -> None:
+        """Note how many circuits are finished at ``now``, in seconds of a monotonic clock."""
+        self._points.append((now, finished))
+        while len(self._points) > 2 and now - self._points[1][0] >= RATE_WINDOW_S:
+            self._points.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Circuits a second over the last ``RATE_WINDOW_S``, ``None`` before anything is known."""
+        if len(self._points) < 2:
+            return None
+        (begin, before), (end, after) = self._points[0], self._points[-1]
+        return (after - before) / (end - begin) if end > begin else None
+
+
+def snapshot(
+    schedule: Schedule,
+    names: Sequence[str],
+    *,
+    task_id: str,
+    name: str | None,
+    state: TaskState,
+    cancelled: int,
+    elapsed_s: float,
+    rate: float | None,
+) -> TaskStatus:
+    """Take down where the schedule stands."""
+    backends = tuple(
+        BackendStatus(
+            name=backend_name,
+            done=backend.done,
+            failed=backend.failed,
+            running=backend.circuits_in_flight,
+            jobs_running=backend.in_flight,
+            jobs_done=backend.chunks,
+            jobs_failed=backend.crashes,
+        )
+        for backend_name, backend in zip(names, schedule.backends, strict=True)
+    )
+    return TaskStatus(
+        task_id=task_id,
+        name=name,
+        state=state,
+        total=schedule.total,
+        done=schedule.done,
+        failed=schedule.failed,
+        cancelled=cancelled,
+        elapsed_s=elapsed_s,
+        rate=rate,
+        backends=backends,
+    )
