@@ -245,12 +245,13 @@ def _versions() -> dict[str, str]:
 
 
 def _check_transpiling(choices: Sequence[Choice], options: RunOptions, seed: int) -> None:
-    """Make each pass manager once here: a misspelt option must not reach a worker."""
+    """Make pass managers with options once here: a misspelt one must not reach a worker."""
     for choice in choices:
-        if choice.backend is None:
+        transpile = choice.spec.transpile or options.transpile
+        if choice.backend is None or not transpile.options:
             continue
         try:
-            Compiler(choice.backend, choice.spec.transpile or options.transpile, transpiler_seed(seed))
+            Compiler(choice.backend, transpile, transpiler_seed(seed))
         except RayQjmError:
             raise
         except Exception as error:

@@ -20,7 +20,7 @@ class RayQjmError(Exception):
         return (_rebuild, (type(self), self.args, self.__dict__))
 
 
-def _rebuild(kind: type[RayQjmError], args: tuple[Any, ...], fields: dict[str, Any]) -> RayQjmError:
+def _rebuild(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(fields)
@@ -127,7 +127,7 @@ class InvalidTransitionError(RayQjmError):
     """A state machine met an event that its table doesn't list: a bug of ours, never the user's."""
 
 
-class TaskInterrupted(KeyboardInterrupt):  # noqa: N818 - it is Ctrl-C, and reads as such
+class TaskInterrupted(KeyboardInterrupt):
     """Ctrl-C during ``run``: the task was cancelled, and ``result`` holds what was finished.
 
     A ``KeyboardInterrupt`` and not a ``RayQjmError``: ``except Exception`` in the caller's loop must
@@ -140,6 +140,10 @@ class TaskInterrupted(KeyboardInterrupt):  # noqa: N818 - it is Ctrl-C, and read
     def __init__(self, message: str, result: Any) -> None:
         self.result = result
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As ``RayQjmError``'s."""
+        return (_rebuild, (type(self), self.args, self.__dict__))
 
 
 class PartialResultWarning(UserWarning):

@@ -38,8 +38,13 @@ class TranspileOptions:
     pass_manager: Any = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.level, bool) or self.level not in _LEVELS:
-            raise InvalidInputError(f"level is {self.level!r}; it can be one of {', '.join(map(repr, _LEVELS))}.")
+        level: object = self.level
+        if isinstance(level, Integral) and not isinstance(level, bool):
+            level = int(level)
+        if not isinstance(level, str | int) or isinstance(level, bool) or level not in _LEVELS:
+            known = ", ".join(map(repr, _LEVELS))
+            raise InvalidInputError(f"level is {self.level!r}; it can be one of {known}.")
+        object.__setattr__(self, "level", level)
         if self.seed is not None:
             object.__setattr__(self, "seed", whole("seed of TranspileOptions", self.seed, least=0))
         reserved = {"optimization_level", "seed_transpiler", "backend", "target"} & set(self.options)
@@ -74,11 +79,11 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a number of 0 or more.")
+            object.__setattr__(self, name, _amount(name, getattr(self, name), "a number of 0 or more"))
         if self.num_cpus == 0 and self.num_gpus == 0:
-            raise InvalidInputError("num_cpus and num_gpus are both 0: nothing would bound the tasks running at once.")
+            raise InvalidInputError(
+                "num_cpus and num_gpus are both 0: nothing would bound the tasks running at once."
+            )
         if self.memory_bytes is not None:
             object.__setattr__(self, "memory_bytes", whole("memory_bytes", self.memory_bytes, least=1))
 
@@ -105,7 +110,8 @@ class BackendSpec:
     transpile: TranspileOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+        name: object = self.name
+        if name is not None and (not isinstance(name, str) or name == ""):
             raise InvalidInputError(f"name of BackendSpec is {self.name!r}; give a text or None.")
         ours = {"shots", "memory", "seed_simulator"} & set(self.run_options)
         if ours:
@@ -154,9 +160,7 @@ class RunOptions:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(name, getattr(self, name), least=1))
         for name in ("chunk_s", "cancel_grace_s"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
-                raise InvalidInputError(f"{name} is {value!r}; it must be a number of seconds, 0 or more.")
+            object.__setattr__(self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more"))
         if not isinstance(self.transpile, TranspileOptions):
             raise InvalidInputError(f"transpile is {self.transpile!r}; give TranspileOptions(...).")
 
@@ -167,13 +171,20 @@ def whole(name: str, value: object, *, least: int, most: int | None = None) -> i
     Raises:
         InvalidInputError: It is not; ``name``, the value and the bounds stand in the message.
     """
-    bounds = f"a whole number of {least} or more" if most is None else f"a whole number from {least} to {most}"
+    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidInputError(f"{name} is {value!r} ({type(value).__name__}); it must be {bounds}.")
+        raise InvalidInputError(f"{name} is {value!r} ({type(value).__name__}); it must be a whole number {bounds}.")
     number = int(value)
     if number < least or (most is not None and number > most):
-        raise InvalidInputError(f"{name} is {number}; it must be {bounds}.")
+        raise InvalidInputError(f"{name} is {number}; it must be a whole number {bounds}.")
     return number
+
+
+def _amount(name: str, value: object, what: str) -> int | float:
+    """Return ``value`` as Python's own number, which is what Ray takes, if it is finite and 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        raise InvalidInputError(f"{name} is {value!r}; it must be {what}.")
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 Factory = Callable[[], Any]

@@ -115,8 +115,8 @@ class QpyFiles(_FileSource):
         _, version, *qiskit, count = _HEADER.unpack(head)
         if version > qpy.QPY_VERSION:
             raise InvalidInputError(
-                f"{file.name} is QPY {version}, written by Qiskit {'.'.join(map(str, qiskit))}, and this "
-                f"Qiskit reads up to {qpy.QPY_VERSION}. Upgrade Qiskit, or dump with version={qpy.QPY_VERSION}."
+                f"{file.name} is QPY {version}, written by Qiskit {'.'.join(map(str, qiskit))}, and "
+                f"this Qiskit reads up to {qpy.QPY_VERSION}. Upgrade it or dump with version={qpy.QPY_VERSION}."
             )
         if count == 0:
             raise InvalidInputError(f"{file.name} holds 0 circuits. Leave it out.")
@@ -206,7 +206,7 @@ class QasmFiles(_FileSource):
 
     Raises:
         InvalidInputError: Nothing is found; a file has no ``OPENQASM`` line, something before the first one,
-            or a version that is neither 2 nor 3; or ``qiskit-qasm3-import``, needed for version 3, is missing.
+            or a version that is neither 2 nor 3; ``qiskit-qasm3-import``, needed for version 3, is missing.
     """
 
     kind = "QasmFiles"

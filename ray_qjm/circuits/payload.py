@@ -82,7 +82,8 @@ def decode(data: bytes) -> list[QuantumCircuit | Exception]:
         size, at, dump, pickled = pickle.loads(memoryview(data)[len(_MAGIC) :])
     except Exception as error:
         raise ValueError(
-            f"payload of {len(data)} bytes is damaged ({type(error).__name__}: {error}). Run its circuits again."
+            f"payload of {len(data)} bytes is damaged ({type(error).__name__}: {error}). Run its circuits "
+            "again."
         ) from error
     items: list[Any] = [None] * size
     if at:
@@ -109,7 +110,8 @@ def why_not_qpy(circuit: QuantumCircuit) -> str | None:
         return "its name"
     if not _is_json(circuit.metadata):
         return "metadata that JSON can't say"
-    if not vars(circuit).keys() <= _CIRCUIT_ATTRIBUTES:
+    # The transpiler leaves a few that are None.
+    if any(value is not None for name, value in vars(circuit).items() if name not in _CIRCUIT_ATTRIBUTES):
         return "attributes of its own"
     if circuit.num_parameters or type(circuit.global_phase) not in (float, int):
         return "free parameters"
@@ -124,7 +126,7 @@ def why_not_qpy(circuit: QuantumCircuit) -> str | None:
     for instruction in circuit.data:
         operation = instruction.operation
         base = getattr(operation, "base_class", None)
-        if base in _FRESH and _is_fresh(operation, base):
+        if base is not None and base in _FRESH and _is_fresh(operation, base):
             if base in _STANDARD:
                 label = operation.label is None or 0 < len(operation.label) <= _MAX_NAME
                 if (

@@ -236,8 +236,7 @@ class GroupSource(DriverSource):
                     f"group name {name!r} is {_a(name)}. Pass strings: they become a column."
                 )
             if isinstance(circuits, WorkerSource) or _is_callable(circuits):
-                named = isinstance(circuits, WorkerSource)
-                kind = circuits.kind if named else f"callable {_name_of(circuits)}"
+                kind = getattr(circuits, "kind", None) or f"callable {_name_of(circuits)}"
                 raise InvalidInputError(
                     f"group {name!r} is a {kind}, and groups are read in the driver. "
                     "Pass a list or an iterable of circuits, or run it as a task of its own."

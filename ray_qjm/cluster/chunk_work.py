@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -136,6 +137,25 @@ def load_setup(data: bytes) -> TaskSetup:
     return setup
 
 
+#: Backends with their pass managers that a process keeps, by what they were made of. Making a pass manager for
+#: Aer costs as much as a hundred circuits, and a user may call ``run`` in a loop.
+_KEPT = 8
+_made: OrderedDict[bytes, tuple[Any, Compiler]] = OrderedDict()
+
+
+def _make(load: Callable[[], Any], what: str, transpile: TranspileOptions, seed: int) -> tuple[Any, Compiler]:
+    """The backend and its compiler, made here or kept from an earlier task."""
+    key: bytes = cloudpickle.dumps((load, transpile, seed))
+    pair = _made.get(key)
+    if pair is None:
+        backend = check_loaded(load(), what)
+        pair = _made[key] = backend, Compiler(backend, transpile, seed)
+        while len(_made) > _KEPT:
+            _made.popitem(last=False)
+    _made.move_to_end(key)
+    return pair
+
+
 class ChunkWorker:
     """Runs chunks of one task on one backend; made once in a worker process.
 
@@ -152,9 +172,9 @@ class ChunkWorker:
         name, spec, load = setup.backends[backend]
         self._spec = spec
         try:
-            made = check_loaded(load(), f"factory of backend {name}")
+            transpile = spec.transpile or setup.transpile
+            made, self._compiler = _make(load, f"factory of {name}", transpile, transpiler_seed(setup.seed))
             check_options(made, name, spec.run_options, memory=setup.memory)
-            self._compiler = Compiler(made, spec.transpile or setup.transpile, transpiler_seed(setup.seed))
         except Exception as error:
             raise BackendLoadError(f"backend {name} can't be used: {type(error).__name__}: {error}") from error
         # Aer logs each circuit that it can't run; the reason stands in the circuit's row.

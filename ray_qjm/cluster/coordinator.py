@@ -295,7 +295,7 @@ class Coordinator:
             self._store(chunk, submitted, result)
 
     def _store(self, chunk: Chunk, submitted: float, outcome: Outcome) -> None:
-        job = self._note(chunk, submitted, "done", None, outcome)
+        job = self._note(chunk, submitted, "done", _waiting(outcome), outcome)
         rows = 0
         for batch in read_batches(outcome.data) if outcome.data else ():
             rows += batch.num_rows
@@ -458,6 +458,15 @@ class Coordinator:
         self._status = self._snapshot()
         if self._observe is not None:
             self._observe(self._status)
+
+
+def _waiting(outcome: Outcome) -> str | None:
+    """What a job's row says of circuits that it left for later."""
+    if not outcome.deferred:
+        return None
+    circuits = sum(item.stop - item.start for item in outcome.deferred)
+    most = max(item.memory for item in outcome.deferred) / 2**30
+    return f"{circuits} circuit{' waits' if circuits == 1 else 's wait'} for {most:.1f} GiB to be reserved"
 
 
 #: What Ray's errors mean for a circuit; their own texts run over many lines and name machines.

@@ -22,6 +22,7 @@ TRANSITIONS: dict[tuple[State, str], State] = {
     ("planned", "cancel"): "cancelled",
     ("started", "store"): "stored",
     ("started", "crash"): "planned",  # the same again, or in halves
+    ("started", "shorten"): "started",  # the source ended within this range
     ("started", "give up"): "failed",  # a circuit alone in its chunk, after its last try
     ("started", "withdraw"): "cancelled",  # the source ended before this range
     ("started", "drop"): "cancelled",  # cancelled before it ran to its end
@@ -270,7 +271,7 @@ class Schedule:
         for deferred in event.deferred:
             if self.cancelling:
                 continue
-            self._again.append(replace(chunk, start=deferred.start, stop=deferred.stop, memory=deferred.memory))
+            self._again.append(replace(_part(chunk, deferred.start, deferred.stop), memory=deferred.memory))
         state = self.backends[chunk.backend]
         state.chunks += 1
         state.done += event.done
@@ -285,6 +286,7 @@ class Schedule:
 
     def _crashed(self, event: Crashed, actions: list[Action]) -> None:
         chunk = event.chunk
+        self._require(chunk, "crash")
         state = self.backends[chunk.backend]
         state.crashes += 1
         if self.cancelling:
@@ -305,27 +307,28 @@ class Schedule:
         # circuit that stands alone is (it may only have been the neighbour of the one that kills).
         middle = (chunk.start + chunk.stop) // 2
         for start, stop in ((middle, chunk.stop), (chunk.start, middle)):
-            attempt = 0 if stop - start == 1 else chunk.attempt
-            self._again.appendleft(replace(chunk, start=start, stop=stop, attempt=attempt))
+            self._again.appendleft(_part(chunk, start, stop))
 
     def _shortened(self, event: Shortened) -> None:
+        chunk = event.chunk
+        self._require(chunk, "shorten")
+        if event.total >= chunk.stop:
+            raise InvalidTransitionError(f"{chunk} can't be shortened by a total of {event.total} circuits.")
         self.total = event.total if self.total is None else min(self.total, event.total)
         self.next_index = self.total
-        chunk = event.chunk
         if chunk.start >= event.total:
             self._leave(chunk, "withdraw")
-        elif chunk.stop > event.total:
-            state = self.backends[chunk.backend]
-            state.circuits_in_flight -= chunk.stop - event.total
-            del self._started[chunk.start, chunk.attempt]
-            shorter = replace(chunk, stop=event.total)
-            self._started[shorter.start, shorter.attempt] = shorter
+            return
+        self.backends[chunk.backend].circuits_in_flight -= chunk.stop - event.total
+        self._started[chunk.start, chunk.attempt] = replace(chunk, stop=event.total)
 
     def _cancel(self) -> None:
         self.cancelling = True
         self._again.clear()
 
-    def _count_failure(self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool) -> None:
+    def _count_failure(
+        self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool
+    ) -> None:
         circuits = failure.stop - failure.start
         self.failed += circuits
         state.failed += circuits
@@ -335,8 +338,8 @@ class Schedule:
         if self._streak.circuits >= self.max_failures:
             actions.append(
                 Stop(
-                    f"{self._streak.circuits} circuits in a row failed with {self._streak.error_type} and none "
-                    f"succeeded between them; max_failures is {self.max_failures}. "
+                    f"{self._streak.circuits} circuits in a row failed with {self._streak.error_type} "
+                    f"and none succeeded between them; max_failures is {self.max_failures}. "
                     f"The last reason: {self._streak.error}"
                 )
             )
@@ -410,17 +413,26 @@ class Schedule:
         state.in_flight += 1
         state.circuits_in_flight += len(chunk)
 
-    def _leave(self, chunk: Chunk, what: str) -> None:
-        key = (chunk.start, chunk.attempt)
-        if self._started.get(key) != chunk:
-            raise InvalidTransitionError(
-                f"{what!r} of {chunk}, which isn't in flight; in flight under its start: {self._started.get(key)}."
-            )
+    def _require(self, chunk: Chunk, what: str) -> None:
         _next_state("started", what, chunk)
-        del self._started[key]
+        found = self._started.get((chunk.start, chunk.attempt))
+        if found != chunk:
+            raise InvalidTransitionError(
+                f"{what!r} of {chunk}, which isn't in flight; in flight under its start: {found}."
+            )
+
+    def _leave(self, chunk: Chunk, what: str) -> None:
+        self._require(chunk, what)
+        del self._started[chunk.start, chunk.attempt]
         state = self.backends[chunk.backend]
         state.in_flight -= 1
         state.circuits_in_flight -= len(chunk)
+
+
+def _part(chunk: Chunk, start: int, stop: int) -> Chunk:
+    """Circuits ``[start, stop)`` of a chunk; one that now stands alone has all its tries before it."""
+    attempt = 0 if stop - start == 1 < len(chunk) else chunk.attempt
+    return replace(chunk, start=start, stop=stop, attempt=attempt)
 
 
 def _next_state(state: State, what: str, chunk: Chunk) -> State:

@@ -7,7 +7,6 @@ costs several times as much as the rest together.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,91 +14,30 @@ import numpy as np
 import pyarrow as pa
 
 from ray_qjm.errors import BackendResultError, InvalidInputError
+from ray_qjm.results.columns import coded, dictionary, lists, texts
 from ray_qjm.results.metadata import to_json
-from ray_qjm.results.schema import JOBS_SCHEMA, MAX_NARROW_CLBITS, STATUSES, WITH_COUNTS, schema
+from ray_qjm.results.row import MAX_COUNT, Row, fault
+from ray_qjm.results.schema import (
+    EXTRA_TYPES,
+    JOBS_SCHEMA,
+    MAX_NARROW_CLBITS,
+    STAGES,
+    STATUSES,
+    WITH_COUNTS,
+    schema,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["JOBS_SCHEMA", "Row", "fault", "pack", "schema", "with_jobs"]
+__all__ = ["JOBS_SCHEMA", "Row", "blank", "fault", "pack", "schema", "with_jobs"]
 
-_MAX_COUNT = 2**31 - 1
 # Qiskit numbers unnamed circuits per process: on many workers such a name names many circuits.
 _AUTOMATIC_NAME = re.compile(r"circuit-\d+(-\d+)*")
-_STATUS_CODES = {status: code for code, status in enumerate(STATUSES)}
-_STATUS_VALUES = pa.array(STATUSES, pa.string())
-
-
-@dataclass(slots=True)
-class Row:
-    """What is known of one circuit when its job has ended.
-
-    Attributes:
-        circuit: Row number.
-        status: ``"done"``, ``"partial"`` (fewer shots than asked for), ``"failed"`` or
-            ``"cancelled"``; the last two have no counts.
-        backend: Name of the backend that ran it.
-        clbits: Number of classical bits, loose ones included.
-        registers: JSON ``[["a",[0,1]],["b",[2,3,4]]]``: the clbits of each register, lowest first.
-        shots_requested: Shots asked for.
-        shots: Shots run; ``None`` takes the sum of the counts.
-        seed: Seed of the simulator, if the backend tells one.
-        counts: Hexadecimal outcome (``"0x3"``; bit i is clbit i) to number of shots, as
-            ``Result.data(i)["counts"]``.
-        memory: Outcomes in shot order, as ``Result.data(i)["memory"]``.
-        name: The circuit's name; automatic ones (``circuit-12``) become null.
-        metadata: The circuit's own.
-        error_type: Name of the exception's type.
-        error: Its message.
-    """
-
-    circuit: int
-    status: str = "done"
-    backend: str | None = None
-    clbits: int | None = None
-    registers: str | None = None
-    shots_requested: int = 0
-    shots: int | None = None
-    seed: int | None = None
-    counts: Mapping[str, int] | None = None
-    memory: Sequence[str] | None = None
-    name: str | None = None
-    metadata: Mapping[Any, Any] | None = None
-    error_type: str | None = None
-    error: str | None = None
-
-
-def fault(row: Row) -> str | None:
-    """Why a row's counts can't be true, or ``None``. ``pack`` raises it; collectors ask before.
-
-    A backend that answers with too few shots, or with bits that the circuit doesn't have, must not
-    cost the other circuits of its job their counts.
-    """
-    if row.counts is None:
-        return f"status {row.status!r} without counts" if row.status in WITH_COUNTS else None
-    if row.status not in WITH_COUNTS:
-        return f"status {row.status!r} with counts"
-    if row.clbits is None:
-        return "counts without a number of clbits"
-    if not all(0 <= count <= _MAX_COUNT and count == int(count) for count in row.counts.values()):
-        return f"a count is no whole number from 0 to {_MAX_COUNT}"
-    total = sum(row.counts.values())
-    if row.shots is not None and total != row.shots:
-        return f"counts add up to {total} shots, not to {row.shots}"
-    try:
-        values = {int(key, 16) for key in row.counts}
-        values.update(int(key, 16) for key in row.memory or ())
-    except ValueError as error:
-        return f"an outcome is no hexadecimal number: {error}"
-    if any(value < 0 or value >> row.clbits for value in values):
-        return f"an outcome has more bits than the circuit's {row.clbits}"
-    if len({int(key, 16) for key in row.counts}) < len(row.counts):
-        return "an outcome stands twice among the counts"
-    if row.memory is not None and len(row.memory) != total:
-        return f"{len(row.memory)} shots in memory, {total} in counts"
-    return None
+# A message stands in every blank row; at 2**31 bytes the offsets of a column of strings end.
+_MAX_REPEATED_BYTES = 2**28
 
 
 def pack(
@@ -125,20 +63,16 @@ def pack(
         InvalidInputError: A further column lacks a type, or has another length.
     """
     target = schema(memory=memory, extra_types=extra_types)
-    extra = extra or {}
-    if untyped := sorted(set(extra) - set(extra_types or ())):
-        raise InvalidInputError(f"columns without a type: {', '.join(untyped)}.")
     columns: dict[str, pa.Array[Any]] = {
         "circuit": pa.array([row.circuit for row in rows], pa.int64()),
-        "name": _text([_own_name(row.name) for row in rows]),
-        "status": pa.DictionaryArray.from_arrays(
-            pa.array([_STATUS_CODES[row.status] for row in rows], pa.int8()), _STATUS_VALUES
-        ),
-        "error_type": _text([row.error_type for row in rows]),
-        "error": _text([row.error for row in rows]),
-        "backend": _dictionary([row.backend for row in rows], pa.int16()),
+        "name": texts([_own_name(row.name) for row in rows]),
+        "status": coded([row.status for row in rows], STATUSES),
+        "stage": coded([row.stage for row in rows], STAGES),
+        "error_type": dictionary([row.error_type for row in rows], pa.int16()),
+        "error": texts([row.error for row in rows]),
+        "backend": dictionary([row.backend for row in rows], pa.int16()),
         "clbits": pa.array([row.clbits for row in rows], pa.int32()),
-        "registers": _dictionary([row.registers for row in rows], pa.int32()),
+        "registers": dictionary([row.registers for row in rows], pa.int32()),
         "shots_requested": pa.array([row.shots_requested for row in rows], pa.int64()),
         "seed": pa.array([row.seed for row in rows], pa.uint64()),
         "metadata": pa.array([to_json(row.metadata) for row in rows], pa.string()),
@@ -149,13 +83,71 @@ def pack(
             columns.update(_in_shot_order(rows))
     except (ValueError, OverflowError, TypeError) as error:
         raise _complaint(rows) or error from error
-    for name in extra_types or {}:
-        values = extra.get(name, ())
-        if len(values) != len(rows):
-            raise InvalidInputError(f"column {name!r} has {len(values)} values for {len(rows)} circuits.")
-        columns[name] = pa.array(values, target.field(name).type)
+    columns.update(
+        _further({**dict.fromkeys(extra_types or {}, ()), **(extra or {})}, extra_types, len(rows))
+    )
     packed = pa.schema([field for field in target if field.name != "jobs"])
     return pa.RecordBatch.from_arrays([columns[field.name] for field in packed], schema=packed)
+
+
+def blank(
+    start: int,
+    stop: int,
+    *,
+    status: str,
+    error_type: str | None,
+    error: str | None,
+    stage: str | None = None,
+    backend: str | None = None,
+    shots_requested: int | NDArray[np.int64],
+    memory: bool = False,
+    extra: Mapping[str, Sequence[object]] | None = None,
+    extra_types: Mapping[str, str] | None = None,
+) -> pa.RecordBatch:
+    """Rows without counts for the circuits ``[start, stop)``, all for one reason.
+
+    Args:
+        start: First circuit.
+        stop: One past the last.
+        status: ``"failed"`` or ``"cancelled"``.
+        error_type: Name of the exception's type.
+        error: Its message; cut where so many copies of it would take more than 256 MiB.
+        stage: Where they failed.
+        backend: Name of the backend that they were meant for.
+        shots_requested: Of each circuit: an int, or int64 of shape ``(stop - start,)``.
+        memory: As for ``pack``.
+        extra: Values of further columns, one a row; a column without values is null.
+        extra_types: As for ``pack``.
+
+    Returns:
+        A batch of ``stop - start`` rows with the schema that ``pack`` gives.
+
+    Raises:
+        BackendResultError: The status is one of circuits that have counts.
+        InvalidInputError: A further column lacks a type, or values or shots have another length.
+
+    >>> batch = blank(5, 8, status="cancelled", error_type=None, error=None, shots_requested=100)
+    >>> batch.column("circuit").to_pylist(), batch.column("counts").null_count
+    ([5, 6, 7], 3)
+    """
+    rows = stop - start
+    row = Row(
+        start,
+        status,
+        backend,
+        stage=stage,
+        error_type=error_type,
+        error=None if error is None else _cut(error, _MAX_REPEATED_BYTES // max(rows, 1)),
+    )
+    nothing = dict.fromkeys(extra_types or {}, [None])
+    one = pack([row], memory=memory, extra=nothing, extra_types=extra_types)
+    batch = one.take(pa.array(np.zeros(rows, np.int64)))
+    shots = np.full(rows, shots_requested) if np.ndim(shots_requested) == 0 else shots_requested
+    own: dict[str, Any] = {"circuit": np.arange(start, stop), "shots_requested": shots}
+    columns = _further(own, dict.fromkeys(own, "int64"), rows) | _further(extra or {}, extra_types, rows)
+    for name, column in columns.items():
+        batch = batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), column)
+    return batch
 
 
 def with_jobs(batch: pa.RecordBatch, jobs: Sequence[int]) -> pa.RecordBatch:
@@ -165,6 +157,19 @@ def with_jobs(batch: pa.RecordBatch, jobs: Sequence[int]) -> pa.RecordBatch:
     values = np.tile(np.asarray(jobs, dtype=np.int32), batch.num_rows)
     column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
     return batch.add_column(schema().get_field_index("jobs"), field, column)
+
+
+def _further(
+    values: Mapping[str, Sequence[object]], types: Mapping[str, str] | None, rows: int
+) -> dict[str, pa.Array[Any]]:
+    """Columns out of whole columns of values, each as long as the batch."""
+    types = types or {}
+    if untyped := sorted(set(values) - set(types)):
+        raise InvalidInputError(f"columns without a type: {', '.join(untyped)}.")
+    for name, column in values.items():
+        if len(column) != rows:
+            raise InvalidInputError(f"column {name!r} has {len(column)} values for {rows} circuits.")
+    return {name: pa.array(column, EXTRA_TYPES[types[name]]) for name, column in values.items()}
 
 
 class _Values(dict[str, int]):
@@ -183,7 +188,7 @@ def _measured(rows: Sequence[Row]) -> dict[str, pa.Array[Any]]:
     counts = np.array(
         list(chain.from_iterable(row.counts.values() for row in rows if row.counts)) or np.empty(0, np.int64)
     )
-    if counts.dtype.kind not in "iu" or (len(counts) and not 0 <= counts.min() <= counts.max() <= _MAX_COUNT):
+    if counts.dtype.kind not in "iu" or (len(counts) and not 0 <= counts.min() <= counts.max() <= MAX_COUNT):
         raise ValueError("counts out of range")
 
     owner = np.repeat(np.arange(len(rows)), lengths)
@@ -213,9 +218,9 @@ def _measured(rows: Sequence[Row]) -> dict[str, pa.Array[Any]]:
             [int(total) if has else row.shots for row, has, total in zip(rows, have, shots, strict=True)],
             pa.int64(),
         ),
-        "outcomes": _lists(pa.array(outcomes), np.where(wide, 0, lengths), have & ~wide),
-        "outcomes_wide": _lists(pa.array(wide_outcomes, pa.binary()), np.where(wide, lengths, 0), wide),
-        "counts": _lists(pa.array(counts.astype(np.int32)), lengths, have),
+        "outcomes": lists(pa.array(outcomes), np.where(wide, 0, lengths), have & ~wide),
+        "outcomes_wide": lists(pa.array(wide_outcomes, pa.binary()), np.where(wide, lengths, 0), wide),
+        "counts": lists(pa.array(counts.astype(np.int32)), lengths, have),
     }
 
 
@@ -238,8 +243,8 @@ def _in_shot_order(rows: Sequence[Row]) -> dict[str, pa.Array[Any]]:
     if any(row.memory is not None and sum((row.counts or {}).values()) != len(row.memory) for row in rows):
         raise ValueError("memory and counts differ")
     return {
-        "memory": _lists(pa.array(shots), np.where(wide, 0, lengths), have & ~wide),
-        "memory_wide": _lists(pa.array(wide_shots, pa.binary()), np.where(wide, lengths, 0), wide),
+        "memory": lists(pa.array(shots), np.where(wide, 0, lengths), have & ~wide),
+        "memory_wide": lists(pa.array(wide_shots, pa.binary()), np.where(wide, lengths, 0), wide),
     }
 
 
@@ -285,27 +290,10 @@ def _sums(values: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.int64]
     return np.asarray(running[ends[1:]] - running[ends[:-1]], dtype=np.int64)
 
 
-def _lists(values: pa.Array[Any], lengths: NDArray[np.int64], have: NDArray[np.bool_]) -> pa.Array[Any]:
-    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
-    # No mask where nothing is null: a bitmap for each column would take a byte a circuit.
-    return pa.LargeListArray.from_arrays(offsets, values, mask=None if have.all() else pa.array(~have))
-
-
-def _dictionary(values: Sequence[str | None], index: pa.DataType) -> pa.Array[Any]:
-    codes: dict[str, int] = {}
-    indices = [None if value is None else codes.setdefault(value, len(codes)) for value in values]
-    return pa.DictionaryArray.from_arrays(pa.array(indices, index), _text(list(codes)))
-
-
-def _text(values: Sequence[str | None]) -> pa.Array[Any]:
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError:  # lone surrogates, as in a message that quotes a file name
-        return pa.array([None if text is None else _clean(text) for text in values], pa.string())
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+def _cut(text: str, size: int) -> str:
+    """The text, shortened to a size in bytes."""
+    data = text.encode("utf-8", "backslashreplace")
+    return data.decode() if len(data) <= size else data[: max(size - 3, 0)].decode("utf-8", "ignore") + "..."
 
 
 def _own_name(name: str | None) -> str | None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow as pa
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # A report is read on a screen: what a task of a million different failures says beyond it stands in
 # ``TaskResult.failures``.
 MAX_LINES = 100
 _MAX_REASON = 400
+_REASON = ("status", "stage", "error_type", "error")
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,31 @@ class FailureRange:
     status: str
     error_type: str | None
     error: str | None
+    stage: str | None = None
+
+
+def ranges(failures: pa.Table) -> Iterator[FailureRange]:
+    """Runs of equal neighbours in a table such as ``TaskResult.failures``; ``merge`` joins what is left.
+
+    Goes by whole columns: a million rows that were cancelled for one reason are one range.
+    """
+    for batch in failures.select(["circuit", *_REASON]).to_batches():
+        circuits = batch.column("circuit").to_numpy()
+        new = np.diff(circuits, prepend=circuits[:1]) != 1
+        for name in _REASON:
+            column = batch.column(name)
+            column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+            codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            new[1:] |= codes[1:] != codes[:-1]
+        starts = np.flatnonzero(new)
+        stops = np.append(starts[1:], len(new))
+        for row, stop in zip(batch.take(pa.array(starts)).to_pylist(), stops, strict=True):
+            start = row.pop("circuit")
+            yield FailureRange(start, int(circuits[stop - 1]) + 1, **row)
 
 
 def merge(ranges: Iterable[FailureRange]) -> list[FailureRange]:
-    """Join neighbours that have the same status and reason; the answer ascends."""
+    """Join neighbours that have the same status, stage and reason; the answer ascends."""
     merged: list[FailureRange] = []
     for item in sorted(ranges, key=lambda item: item.start):
         last = merged[-1] if merged else None
@@ -48,9 +73,10 @@ def lines(
         total: Circuits of the task.
         max_lines: Ranges beyond it are only counted; ``None`` shows all.
 
-    >>> for line in lines([FailureRange(200, 300, "failed", "TypeError", "no gate")], 900, 1000):
+    >>> failures = [FailureRange(200, 300, "failed", "TypeError", "no gate", stage="transpile")]
+    >>> for line in lines(failures, 900, 1000):
     ...     print(line)
-    circuits 200-299 failed. Reason: TypeError: no gate
+    circuits 200-299 failed to transpile. Reason: TypeError: no gate
     900 of 1000 circuits done, 100 failed.
     """
     shown = ranges if max_lines is None else ranges[:max_lines]
@@ -66,14 +92,16 @@ def lines(
     return text
 
 
-def _reason(item: FailureRange) -> tuple[str, str | None, str | None]:
-    return item.status, item.error_type, item.error
+def _reason(item: FailureRange) -> tuple[str | None, ...]:
+    return item.status, item.stage, item.error_type, item.error
 
 
 def _line(item: FailureRange) -> str:
     one = item.stop - item.start == 1
     who = f"circuit {item.start}" if one else f"circuits {item.start}-{item.stop - 1}"
-    what = {"partial": "partly done", "cancelled": "cancelled"}.get(item.status, item.status)
+    what = {"partial": "partly done"}.get(item.status, item.status)
+    if item.status == "failed" and item.stage is not None:
+        what = f"failed to {item.stage}"
     parts = [part for part in (item.error_type, " ".join((item.error or "").split())) if part]
     if not parts:
         return f"{who} {what}."

@@ -17,8 +17,10 @@ from ray_qjm.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The order is also the code of the dictionary column, the same in every part.
+# The order of these is also their code in the dictionary columns, the same in every part.
 STATUSES = ("done", "partial", "failed", "cancelled")
+# Where a circuit can fail, in order.
+STAGES = ("build", "transpile", "run")
 WITH_COUNTS = frozenset({"done", "partial"})
 MAX_NARROW_CLBITS = 64
 
@@ -37,7 +39,7 @@ _OUTCOMES = pa.large_list(pa.uint64())
 _OUTCOMES_WIDE = pa.large_list(pa.binary())
 _INT32S = pa.large_list(pa.int32())
 _TIME = pa.timestamp("us", tz="UTC")
-_EXTRA_TYPES: dict[str, pa.DataType] = {
+EXTRA_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),
     "float64": pa.float64(),
@@ -48,7 +50,8 @@ _HEAD: list[pa.Field[Any]] = [
     pa.field("circuit", pa.int64(), nullable=False),
     pa.field("name", pa.string()),
     pa.field("status", pa.dictionary(pa.int8(), pa.string())),
-    pa.field("error_type", pa.string()),
+    pa.field("stage", pa.dictionary(pa.int8(), pa.string())),
+    pa.field("error_type", pa.dictionary(pa.int16(), pa.string())),
     pa.field("error", pa.string()),
     pa.field("backend", pa.dictionary(pa.int16(), pa.string())),
     pa.field("clbits", pa.int32()),
@@ -104,8 +107,8 @@ def schema(*, memory: bool = False, extra_types: Mapping[str, str] | None = None
             raise InvalidInputError(
                 f"column {name!r} is one of the result's own: rename the parameter or column."
             )
-        if kind not in _EXTRA_TYPES:
-            known = ", ".join(_EXTRA_TYPES)
+        if kind not in EXTRA_TYPES:
+            known = ", ".join(EXTRA_TYPES)
             raise InvalidInputError(f"column {name!r} has type {kind!r}; known are {known}.")
-        fields.append(pa.field(name, _EXTRA_TYPES[kind]))
+        fields.append(pa.field(name, EXTRA_TYPES[kind]))
     return pa.schema(fields)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError
 from ray_qjm.results import export, html, observables, plots
-from ray_qjm.results.report import FailureRange, lines, merge
+from ray_qjm.results.report import lines, merge, ranges
 from ray_qjm.results.schema import STATUSES, TABLE_INFO, schema
 from ray_qjm.results.views import CircuitResult, Part
 
@@ -225,8 +225,8 @@ class TaskResult:
 
     @cached_property
     def failures(self) -> pa.Table:
-        """The rows without all their counts: circuit, status, error_type, error, backend."""
-        table = self.table.select(["circuit", "status", "error_type", "error", "backend"])
+        """The rows without all their counts: circuit, status, stage, error_type, error, backend."""
+        table = self.table.select(["circuit", "status", "stage", "error_type", "error", "backend"])
         return table.filter(pc.field("status") != "done")
 
     @property
@@ -236,12 +236,8 @@ class TaskResult:
 
     def report(self) -> str:
         """What was done and what failed, a line for each run of circuits with one reason."""
-        failed = self.failures.to_pylist()
-        ranges = merge(
-            FailureRange(row["circuit"], row["circuit"] + 1, row["status"], row["error_type"], row["error"])
-            for row in failed
-        )
-        return "\n".join(lines(ranges, self._count - len(failed), self._count))
+        done = self._count - self.failures.num_rows
+        return "\n".join(lines(merge(ranges(self.failures)), done, self._count))
 
     def __repr__(self) -> str:
         states = ", ".join(f"{count} {status}" for status, count in self.status_counts.items())

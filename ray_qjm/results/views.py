@@ -152,6 +152,12 @@ class CircuitResult:
         return status
 
     @property
+    def stage(self) -> str | None:
+        """``"build"``, ``"transpile"`` or ``"run"``: where it failed, if it did and this is known."""
+        stage: str | None = self["stage"]
+        return stage
+
+    @property
     def error_type(self) -> str | None:
         """Name of the exception's type, if it failed."""
         kind: str | None = self["error_type"]
@@ -272,8 +278,9 @@ class CircuitResult:
     def __repr__(self) -> str:
         """The facts on one line."""
         if self.status not in WITH_COUNTS:
+            stage = f"stage={self.stage!r}, " if self.stage is not None else ""
             return (
-                f"CircuitResult(circuit={self.circuit}, status={self.status!r}, "
+                f"CircuitResult(circuit={self.circuit}, status={self.status!r}, {stage}"
                 f"error_type={self.error_type!r}, error={self.error!r})"
             )
         name = f"name={self.name!r}, " if self.name is not None else ""

@@ -1,0 +1,189 @@
+"""The rows of a task in memory, between the thread that collects them and the one that reads them."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from ray_qjm.errors import InvalidTransitionError, ResultStreamedError
+
+
+class MemoryParts:
+    """Keeps record batches until the end, or hands each over once to a stream.
+
+    One thread adds; any thread may read. While a stream lags behind, the gate is closed, which asks
+    the producer for no new work; what is under way still lands. Without a stream it never closes.
+
+    Args:
+        limit: Batches that may wait for the reader of the stream before the gate closes; it opens again
+            at half of them.
+        on_gate: Called with False when the gate closes and with True when it opens, from the thread that
+            brought it about or from one that is just telling an earlier change; one call at a time, the
+            last of them the true state, and never while a lock is held.
+    """
+
+    def __init__(self, *, limit: int, on_gate: Callable[[bool], None]) -> None:
+        self._limit = limit
+        self._on_gate = on_gate
+        self._changed = threading.Condition()
+        self._batches: deque[pa.RecordBatch] = deque()
+        self._covered = _Ranges()
+        self._closed = False
+        self._streamed = False
+        self._left = False
+        # The gate as it should be, as it was told, and whether a thread is telling it.
+        self._open = self._told = True
+        self._telling = False
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take a batch of contiguous circuits.
+
+        Raises:
+            InvalidTransitionError: After ``close``.
+        """
+        if not batch.num_rows:
+            return
+        start = batch.column("circuit")[0].as_py()
+        with self._changed:
+            if self._closed:
+                raise InvalidTransitionError(f"the part of circuit {start} came after the last one.")
+            self._covered.add(start, start + batch.num_rows)
+            if not self._left:
+                self._batches.append(batch)
+            self._changed.notify_all()
+            self._set_gate()
+        self._tell()
+
+    def close(self) -> None:
+        """No more batches will come; the stream ends when it has handed over the last one."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def batches(self) -> list[pa.RecordBatch]:
+        """What has landed so far, in that order.
+
+        Raises:
+            ResultStreamedError: A stream has begun.
+        """
+        with self._changed:
+            self._check_kept()
+            return list(self._batches)
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Hand over what has landed, and then each batch as it lands, until ``close``.
+
+        Streaming begins with the call. A reader that leaves early (closes or drops the iterator) holds
+        nothing up: what lands from then on can't be had by anyone and is dropped, still counted by
+        ``missing``.
+
+        Raises:
+            ResultStreamedError: A stream has begun before.
+        """
+        with self._changed:
+            self._check_kept()
+            self._streamed = True
+            self._set_gate()
+        stream = _Stream(self)
+        self._tell()
+        return stream
+
+    def missing(self, total: int) -> list[tuple[int, int]]:
+        """The ranges ``[start, stop)`` of ``[0, total)`` of which no row was added, handed over or not."""
+        with self._changed:
+            return self._covered.gaps(total)
+
+    def _next(self) -> pa.RecordBatch | None:
+        """The next batch for the stream; ``None`` when there will be none."""
+        with self._changed:
+            while not self._batches and not self._closed and not self._left:
+                self._changed.wait()
+            batch = self._batches.popleft() if self._batches else None
+            self._set_gate()
+        self._tell()
+        return batch
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._left = True
+            self._batches.clear()
+            self._changed.notify_all()
+            self._set_gate()
+        self._tell()
+
+    def _check_kept(self) -> None:
+        if self._streamed:
+            raise ResultStreamedError(
+                "the parts of this task were handed over to stream() and not kept: write them where they "
+                "should stay as they come, or call result() without stream()."
+            )
+
+    def _set_gate(self) -> None:
+        waiting = len(self._batches)
+        if not self._streamed or waiting <= self._limit // 2:
+            self._open = True
+        elif waiting > self._limit:
+            self._open = False
+
+    def _tell(self) -> None:
+        # Called without the lock, or a callback that waits for the producer would never end. Then two
+        # calls could overtake each other and leave the gate closed for ever, so one thread at a time
+        # tells, and goes on until it has told the last state.
+        while True:
+            with self._changed:
+                if self._telling or self._told == self._open:
+                    return
+                self._telling = True
+                self._told = told = self._open
+            try:
+                self._on_gate(told)
+            finally:
+                self._telling = False
+
+
+class _Stream(Iterator[pa.RecordBatch]):
+    """What ``MemoryParts.stream`` gives: no generator, whose ``finally`` doesn't run if it never began."""
+
+    def __init__(self, parts: MemoryParts) -> None:
+        self._parts = parts
+
+    def __next__(self) -> pa.RecordBatch:
+        batch = self._parts._next()
+        if batch is None:
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """Read no more; ``yield from`` calls it when its own generator is closed."""
+        self._parts._leave()
+
+    # The lock is reentrant: the collector may call this inside any line of the same thread.
+    __del__ = close
+
+
+class _Ranges:
+    """Merged ranges of integers: a search an addition, memory by the number of gaps."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+
+    def add(self, start: int, stop: int) -> None:
+        """Add ``[start, stop)``; neighbours and overlaps join."""
+        first = bisect_left(self._stops, start)
+        last = bisect_right(self._starts, stop)
+        if first < last:
+            start = min(start, self._starts[first])
+            stop = max(stop, self._stops[last - 1])
+        self._starts[first:last] = [start]
+        self._stops[first:last] = [stop]
+
+    def gaps(self, total: int) -> list[tuple[int, int]]:
+        """What ``[0, total)`` has beside them."""
+        starts = [start for start in self._starts if start < total]
+        stops = [0, *self._stops[: len(starts)]]
+        return [(stop, start) for stop, start in zip(stops, [*starts, total], strict=True) if stop < start]

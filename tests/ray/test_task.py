@@ -1,0 +1,176 @@
+"""The handle of a running task: status, report, waiting, streaming, cancelling, and processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pyarrow as pa
+import pytest
+from qiskit import QuantumCircuit
+
+import ray_qjm
+from ray_qjm import RunOptions, TaskStatus
+from ray_qjm.errors import PartialResultWarning, ResultStreamedError, TaskCancelledError, WaitTimeoutError
+from tests.ray.circuits_for_tests import binary, coin, random_one
+
+
+class Gatekeeper:
+    """A progress callable with which a test waits for a state of the task."""
+
+    def __init__(self) -> None:
+        self.seen: list[TaskStatus] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, status: TaskStatus) -> None:
+        with self._changed:
+            self.seen.append(status)
+            self._changed.notify_all()
+
+    def wait_for_done(self, circuits: int, timeout: float = 60) -> None:
+        with self._changed:
+            assert self._changed.wait_for(
+                lambda: bool(self.seen) and self.seen[-1].done >= circuits, timeout
+            ), f"not {circuits} circuits done within {timeout} s: {self.seen[-1:]}"
+
+
+def simulating() -> list[psutil.Process]:
+    """Processes that run a chunk now, by the names that Ray gives them."""
+    found = []
+    for process in psutil.process_iter(["name", "cmdline", "ppid"]):
+        if (process.info["cmdline"] or [""])[0].startswith("ray::simulate"):
+            found.append(process)
+    return found
+
+
+def test_status_and_report_tell_circuits_and_jobs() -> None:
+    keeper = Gatekeeper()
+    with ray_qjm.submit(coin, count=5000, seed=1, progress=keeper, name="coins") as task:
+        keeper.wait_for_done(100)
+        status = task.status()
+        assert status.state == "running"
+        assert status.total == 5000
+        assert status.done + status.running + (status.waiting or 0) == 5000
+        assert status.jobs["running"] >= 1
+        assert not task.done()
+        assert "circuits done" in task.report()
+        assert "'coins': running" in repr(task)
+        partial = task.result(partial=True)
+        assert len(partial) == 5000
+        assert partial.status_counts["done"] >= 100
+    result = task.result(partial=True)
+    assert len(result) == 5000
+
+
+def test_report_of_a_running_task_names_ranges_and_stage() -> None:
+    wide = QuantumCircuit(7)
+    wide.measure_all()
+    keeper = Gatekeeper()
+    circuits = (wide if 20 <= i < 30 else coin(i) for i in range(10_000))
+    with ray_qjm.submit(circuits, "fake_manila", shots=10, progress=keeper) as task:
+        keeper.wait_for_done(60)
+        assert "circuits 20-29 failed to transpile. Reason: UnsupportedCircuitError: it has 7 qubits" in task.report()
+
+
+def test_wait_that_is_too_short_quotes_the_status() -> None:
+    with ray_qjm.submit(coin, count=100_000) as task, pytest.raises(WaitTimeoutError, match="100,000 circuits"):
+        task.wait(timeout=0.01)
+
+
+def test_cancel_keeps_what_is_done() -> None:
+    keeper = Gatekeeper()
+    task = ray_qjm.submit(binary, count=50_000, shots=10, progress=keeper)
+    keeper.wait_for_done(200)
+    task.cancel()
+    status = task.wait(timeout=60)
+    assert status.state == "cancelled"
+    assert status.done + status.cancelled == 50_000
+    with pytest.raises(TaskCancelledError, match="of 50000 circuits are done") as caught:
+        task.result()
+    result = caught.value.result
+    assert result.status_counts == {"done": status.done, "cancelled": status.cancelled}
+    done = [row for row in result if row.status == "done"]
+    assert all(int(next(iter(row.counts())), 2) == row.circuit % 256 for row in done)
+    assert "was cancelled" in str(result[49_999].error)
+
+
+def test_cancel_of_a_generator_that_never_answers() -> None:
+    blocked, release = threading.Event(), threading.Event()
+
+    def circuits() -> Iterator[QuantumCircuit]:
+        yield coin(0)
+        blocked.set()
+        release.wait(60)
+        yield coin(1)
+
+    task = ray_qjm.submit(circuits(), shots=10)
+    assert blocked.wait(60)
+    task.cancel()
+    try:
+        assert task.wait(timeout=30).state == "cancelled"
+    finally:
+        release.set()
+
+
+def test_stream_hands_over_every_row_once() -> None:
+    with ray_qjm.submit(binary, count=400, shots=10) as task:
+        batches = list(task.stream())
+    rows = pa.Table.from_batches([batch.select(["circuit"]) for batch in batches]).column("circuit").to_pylist()
+    assert sorted(rows) == list(range(400))
+    with pytest.raises(ResultStreamedError):
+        task.result()
+
+
+def test_observer_that_raises_is_not_called_again_and_told_at_the_end() -> None:
+    calls = 0
+
+    def observer(status: TaskStatus) -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError("my own bug")
+
+    with pytest.warns(RuntimeWarning, match="progress raised ValueError: my own bug"):
+        result = ray_qjm.run(coin, count=20, progress=observer)
+    assert calls == 1
+    assert len(result) == 20
+
+
+def test_observer_gets_events_up_to_the_last() -> None:
+    keeper = Gatekeeper()
+    ray_qjm.run(coin, count=300, progress=keeper)
+    done = [status.done for status in keeper.seen]
+    assert done == sorted(done)
+    assert (keeper.seen[-1].state, keeper.seen[-1].done) == ("done", 300)
+
+
+def test_worker_killed_in_the_middle_of_5000_circuits_changes_nothing() -> None:
+    undisturbed = ray_qjm.run(random_one, count=5000, shots=100, seed=3, progress=False)
+    keeper = Gatekeeper()
+    task = ray_qjm.submit(random_one, count=5000, shots=100, seed=3, progress=keeper)
+    keeper.wait_for_done(1500)
+    victim = simulating()[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    assert psutil.wait_procs([victim], timeout=30)[0], "the worker did not die"
+    result = task.result(timeout=250)
+    assert task.status().jobs["failed"] >= 1
+    columns = [name for name in result.table.column_names if name not in ("jobs", "registers", "backend")]
+    assert result.table.select(columns).equals(undisturbed.table.select(columns))
+
+
+def test_two_tasks_at_once_do_not_mix() -> None:
+    first = ray_qjm.submit(binary, count=256, shots=10)
+    second = ray_qjm.submit([binary(i) for i in range(200, 0, -1)], shots=20)
+    assert [int(next(iter(c)), 2) for c in second.result().get_counts()] == list(range(200, 0, -1))
+    assert [int(next(iter(c)), 2) for c in first.result().get_counts()] == list(range(256))
+    assert set(first.job_ids).isdisjoint(second.job_ids)
+    assert all(job.startswith(first.id) for job in first.job_ids)
+
+
+def test_warning_comes_once_from_run() -> None:
+    with pytest.warns(PartialResultWarning) as caught:
+        ray_qjm.run([QuantumCircuit(1), QuantumCircuit(1)], progress=False)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
