@@ -39,9 +39,9 @@ class TranspileOptions:
 
     def __post_init__(self) -> None:
         level: object = self.level
-        if isinstance(level, Integral) and not isinstance(level, bool):
+        if not isinstance(level, bool) and isinstance(level, Integral):
             level = int(level)
-        if not isinstance(level, str | int) or isinstance(level, bool) or level not in _LEVELS:
+        if isinstance(level, bool) or not isinstance(level, str | int) or level not in _LEVELS:
             known = ", ".join(map(repr, _LEVELS))
             raise InvalidInputError(f"level is {self.level!r}; it can be one of {known}.")
         object.__setattr__(self, "level", level)
@@ -160,7 +160,9 @@ class RunOptions:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(name, getattr(self, name), least=1))
         for name in ("chunk_s", "cancel_grace_s"):
-            object.__setattr__(self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more"))
+            object.__setattr__(
+                self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more")
+            )
         if not isinstance(self.transpile, TranspileOptions):
             raise InvalidInputError(f"transpile is {self.transpile!r}; give TranspileOptions(...).")
 
@@ -173,7 +175,9 @@ def whole(name: str, value: object, *, least: int, most: int | None = None) -> i
     """
     bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InvalidInputError(f"{name} is {value!r} ({type(value).__name__}); it must be a whole number {bounds}.")
+        raise InvalidInputError(
+            f"{name} is {value!r} ({type(value).__name__}); it must be a whole number {bounds}."
+        )
     number = int(value)
     if number < least or (most is not None and number > most):
         raise InvalidInputError(f"{name} is {number}; it must be a whole number {bounds}.")

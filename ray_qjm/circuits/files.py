@@ -116,7 +116,8 @@ class QpyFiles(_FileSource):
         if version > qpy.QPY_VERSION:
             raise InvalidInputError(
                 f"{file.name} is QPY {version}, written by Qiskit {'.'.join(map(str, qiskit))}, and "
-                f"this Qiskit reads up to {qpy.QPY_VERSION}. Upgrade it or dump with version={qpy.QPY_VERSION}."
+                f"this Qiskit reads up to {qpy.QPY_VERSION}. Upgrade Qiskit, or dump with "
+                f"version={qpy.QPY_VERSION}."
             )
         if count == 0:
             raise InvalidInputError(f"{file.name} holds 0 circuits. Leave it out.")

@@ -329,9 +329,10 @@ def _rng_place(f: Callable[..., object], kind: str) -> Literal["second", "keywor
             "Pass the generator itself, f(), or a function that returns one circuit."
         )
     try:
-        parameters = list(inspect.signature(f).parameters.values())
+        signature = inspect.signature(f)
     except (TypeError, ValueError):  # some builtins have no signature: let the call tell
         return None
+    parameters = list(signature.parameters.values())
     takes_index = bool(parameters) and parameters[0].kind not in (
         inspect.Parameter.KEYWORD_ONLY,
         inspect.Parameter.VAR_KEYWORD,
@@ -349,9 +350,8 @@ def _rng_place(f: Callable[..., object], kind: str) -> Literal["second", "keywor
             place = "second"
             needed = [p for p in needed if p is not rest[0]]
     if needed or not takes_index:
-        shown = ", ".join(map(str, parameters))
         raise InvalidInputError(
-            f"{kind} has the signature ({shown}), but is called as f(index) or f(index, rng). "
+            f"{kind} has the signature {signature}, but is called as f(index) or f(index, rng). "
             "Bind further arguments with functools.partial."
         )
     return place

@@ -139,7 +139,7 @@ def blank(
         error_type=error_type,
         error=None if error is None else _cut(error, _MAX_REPEATED_BYTES // max(rows, 1)),
     )
-    nothing = dict.fromkeys(extra_types or {}, [None])
+    nothing = {name: [None] for name in extra_types or {}}
     one = pack([row], memory=memory, extra=nothing, extra_types=extra_types)
     batch = one.take(pa.array(np.zeros(rows, np.int64)))
     shots = np.full(rows, shots_requested) if np.ndim(shots_requested) == 0 else shots_requested

@@ -16,11 +16,14 @@ _MAX_ROWS = 6
 _MAX_OUTCOMES = 4
 _MAX_REASONS = 5
 _MAX_BITS = 24
+_MAX_NAME = 40
+_MAX_BACKENDS = 5
 # Colours of text and lines come from the page, so that dark notebooks stay readable.
 _CELL = "padding:2px 12px 2px 0;text-align:left;border:none;background:none"
 _MUTED = "opacity:.65"
 _STRIP = "display:flex;gap:2px;height:6px;border-radius:3px;overflow:hidden;margin:6px 0"
 _TABLE = "border-collapse:collapse;margin-top:6px;width:100%"
+_REASONS = f"margin:6px 0;padding-left:8px;overflow-wrap:anywhere;border-left:3px solid {_COLORS['failed']}"
 _OUTCOME = "display:inline-block;margin-right:12px;white-space:nowrap"
 
 
@@ -41,7 +44,9 @@ def render(result: TaskResult) -> str:
         f"{total:,} circuit{'s' * (total != 1)}",
         f"{result.jobs.num_rows:,} job{'s' * (result.jobs.num_rows != 1)}",
     ]
-    facts += [escape(", ".join(backends))] if backends else []
+    more = [f"{len(backends) - _MAX_BACKENDS:,} more"] if len(backends) > _MAX_BACKENDS else []
+    shown = [_short(name, _MAX_NAME) for name in backends[:_MAX_BACKENDS]]
+    facts += [", ".join(shown + more)] if backends else []
     parts = [
         '<div style="font-family:system-ui,sans-serif;font-size:13px;max-width:640px;line-height:1.5">',
         f'<div><b>TaskResult</b> <span style="{_MUTED}">{" &middot; ".join(facts)}</span></div>',
@@ -61,15 +66,13 @@ def _reasons(result: TaskResult) -> str:
     shown = "".join(f"<div>{escape(line)}</div>" for line in lines[:_MAX_REASONS])
     if len(lines) > _MAX_REASONS:
         shown += f'<div style="{_MUTED}">more in .report() and .failures</div>'
-    return (
-        f'<div style="margin:6px 0;padding-left:8px;border-left:3px solid {_COLORS["failed"]}">{shown}</div>'
-    )
+    return f'<div style="{_REASONS}">{shown}</div>'
 
 
 def _first_rows(result: TaskResult) -> str:
     rows = "".join(
         f'<tr style="background:none"><td style="{_CELL}">{row.circuit}</td>'
-        f'<td style="{_CELL}">{escape(row.name or "")}</td>'
+        f'<td style="{_CELL}">{_short(row.name or "", _MAX_NAME)}</td>'
         f'<td style="{_CELL}">{"" if row.shots is None else format(row.shots, ",")}</td>'
         f'<td style="{_CELL};width:100%">{_counts(row)}</td></tr>'
         for row in result[:_MAX_ROWS]
@@ -89,7 +92,7 @@ def _counts(row: CircuitResult) -> str:
     counts = sorted(row.counts().items(), key=lambda item: -item[1])
     total = sum(count for _, count in counts) or 1
     cells = [
-        f'<span style="{_OUTCOME}"><code>{_short(bits)}</code> '
+        f'<span style="{_OUTCOME}"><code>{_short(bits, _MAX_BITS)}</code> '
         f'<span style="display:inline-block;height:8px;width:{max(1, round(48 * count / total))}px;'
         f'background:{_COLORS["done"]}"></span> {100 * count / total:.3g}%</span>'
         for bits, count in counts[:_MAX_OUTCOMES]
@@ -99,6 +102,7 @@ def _counts(row: CircuitResult) -> str:
     return "".join(cells)
 
 
-def _short(bits: str) -> str:
-    half = _MAX_BITS // 2
-    return bits if len(bits) <= _MAX_BITS else f"{bits[:half]}&hellip;{bits[-half:]}"
+def _short(text: str, size: int) -> str:
+    """The text as HTML, its middle left out where it is long."""
+    half = size // 2
+    return escape(text if len(text) <= size else f"{text[:half]}…{text[-half:]}")

@@ -78,5 +78,11 @@ def wide_circuit(clbits: int, measured: Sequence[int]) -> QuantumCircuit:
     return circuit
 
 
-def failed(circuit: int, error: str = "no such gate", status: str = "failed", kind: str = "TypeError") -> Row:
-    return Row(circuit, status=status, shots_requested=50, error_type=kind, error=error)
+def failed(
+    circuit: int,
+    error: str = "no such gate",
+    status: str = "failed",
+    kind: str = "TypeError",
+    stage: str | None = None,
+) -> Row:
+    return Row(circuit, status=status, shots_requested=50, stage=stage, error_type=kind, error=error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -41,7 +42,7 @@ def sweep(number: int) -> TaskResult:
 
 def test_counts_are_bars_in_order_of_outcome() -> None:
     result = result_of([Row(0, backend="aer", clbits=2, counts={"0x3": 5, "0x0": 7}), failed(1)])
-    ax = result.plot_counts(0)
+    ax: Any = result.plot_counts(0)
     assert [bar.get_height() for bar in ax.patches] == [7, 5]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["00", "11"]
     with pytest.raises(CircuitFailedError):
@@ -50,7 +51,7 @@ def test_counts_are_bars_in_order_of_outcome() -> None:
 
 def test_bars_beyond_the_limit_are_gathered() -> None:
     result = result_of([Row(0, clbits=100, counts={hex(k << 60): k + 1 for k in range(50)})])
-    ax = result.plot_counts(0, max_bars=10)
+    ax: Any = result.plot_counts(0, max_bars=10)
     heights = [bar.get_height() for bar in ax.patches]
     assert len(heights) == 11 and sum(heights) == 1275 and heights[:10] == list(range(41, 51))
     assert ax.get_xticklabels()[-1].get_text() == "40 others"
@@ -58,7 +59,7 @@ def test_bars_beyond_the_limit_are_gathered() -> None:
 
 def test_outcomes_over_circuits_with_gaps() -> None:
     result = sweep(20)
-    heat = result.plot_outcomes().images[0].get_array()
+    heat: Any = result.plot_outcomes().images[0].get_array()
     assert heat.shape == (2, 20)
     assert np.ma.getmaskarray(np.ma.masked_invalid(heat))[:, 3].all()
     assert heat[1, 10] == pytest.approx(0.53) and heat[:, 10].sum() == pytest.approx(1)
@@ -66,23 +67,23 @@ def test_outcomes_over_circuits_with_gaps() -> None:
 
 def test_many_circuits_are_averaged() -> None:
     result = sweep(2500)
-    heat = result.plot_outcomes().images[0].get_array()
+    heat: Any = result.plot_outcomes().images[0].get_array()
     assert heat.shape[1] <= 1000 and np.nansum(heat, axis=0) == pytest.approx(1)
-    line = result.plot_expectation([0], "theta").lines[0]
+    line: Any = result.plot_expectation([0], "theta").lines[0]
     assert len(line.get_xdata()) <= 1000
 
 
 def test_expectation_over_one_column_and_two() -> None:
     result = sweep(20)
-    line = result.plot_expectation("IZ", "theta").lines[0]
+    line: Any = result.plot_expectation("IZ", "theta").lines[0]
     have = [i for i in range(20) if i % 10 != 3]
     assert list(line.get_xdata()) == pytest.approx([i / 19 for i in have])
     assert list(line.get_ydata()) == pytest.approx(result.expectation("IZ")[have].tolist())
-    mesh = result.plot_expectation([0], "theta", "side").collections[0]
+    mesh: Any = result.plot_expectation([0], "theta", "side").collections[0]
     assert mesh.get_array().shape == (4, 18)
     _, ax = plt.subplots()
     assert result.plot_expectation({"Z": 2.0}, ax=ax) is ax
-    for column in ("phi", "file", "outcomes"):
+    for column in ("phi", "file", "outcomes", "stage", "error_type", "status"):
         with pytest.raises(InvalidInputError, match=column):
             result.plot_expectation([0], column)
 

@@ -5,23 +5,45 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_qjm.results.report import FailureRange, lines, merge
+from ray_qjm.results.report import FailureRange, lines, merge, ranges
 
 
 def test_neighbours_with_one_reason_are_one_line() -> None:
     single = [FailureRange(i, i + 1, "failed", "TypeError", "no gate") for i in range(200, 300)]
     other = FailureRange(300, 301, "failed", "TypeError", "another gate")
     apart = FailureRange(17, 18, "cancelled", None, None)
-    ranges = merge([*reversed(single), other, apart])
-    assert lines(ranges, 898, 1000) == [
+    assert lines(merge([*reversed(single), other, apart]), 898, 1000) == [
         "circuit 17 cancelled.",
         "circuits 200-299 failed. Reason: TypeError: no gate",
         "circuit 300 failed. Reason: TypeError: another gate",
         "898 of 1000 circuits done, 1 cancelled, 101 failed.",
     ]
+
+
+def test_stage_is_told_and_keeps_ranges_apart() -> None:
+    single = [
+        FailureRange(
+            i, i + 1, "failed", "TypeError", "no gate", stage=("build", "transpile", "run", None)[i // 10]
+        )
+        for i in range(40)
+    ]
+    assert lines(merge(single), 0, 42) == [
+        "circuits 0-9 failed to build. Reason: TypeError: no gate",
+        "circuits 10-19 failed to transpile. Reason: TypeError: no gate",
+        "circuits 20-29 failed to run. Reason: TypeError: no gate",
+        "circuits 30-39 failed. Reason: TypeError: no gate",
+        "0 of 42 circuits done, 40 failed.",
+    ]
+    unexplained = [FailureRange(3, 4, "failed", None, None, stage="build")]
+    assert lines(unexplained, 0, 1)[0] == "circuit 3 failed to build."
+    # Only a failure is one of a stage.
+    assert (
+        lines([FailureRange(3, 4, "cancelled", None, None, stage="run")], 0, 1)[0] == "circuit 3 cancelled."
+    )
 
 
 def test_no_failure_is_one_line() -> None:
@@ -41,19 +63,19 @@ def test_long_reasons_and_many_ranges_are_cut_but_counted() -> None:
     assert (
         line.startswith("circuit 0 failed. Reason: E: x y x y") and len(line) < 500 and line.endswith("...")
     )
-    ranges = [FailureRange(i, i + 1, "failed", "E", str(i)) for i in range(250)]
-    text = lines(ranges, 0, 250)
+    many = [FailureRange(i, i + 1, "failed", "E", str(i)) for i in range(250)]
+    text = lines(many, 0, 250)
     assert len(text) == 102
     assert text[-2:] == [
         "... and 150 more circuits in 150 ranges; see the table of failures.",
         "0 of 250 circuits done, 250 failed.",
     ]
-    assert len(lines(ranges, 0, 250, max_lines=None)) == 251
+    assert len(lines(many, 0, 250, max_lines=None)) == 251
 
 
 @given(st.lists(st.sampled_from(["a", "b", None]), max_size=40), st.randoms())
 def test_merging_keeps_every_circuit_and_leaves_no_equal_neighbours(
-    errors: list[str | None], rng: object
+    errors: list[str | None], rng: Random
 ) -> None:
     single = [
         FailureRange(i, i + 1, "failed", "E", error) for i, error in enumerate(errors) if error is not None
@@ -64,3 +86,43 @@ def test_merging_keeps_every_circuit_and_leaves_no_equal_neighbours(
     ]
     for left, right in pairwise(merged):
         assert left.stop < right.start or left.error != right.error
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.sampled_from(["failed", "cancelled"]),
+            st.sampled_from(["run", "build", None]),
+            st.sampled_from(["E", "F", None]),
+            st.sampled_from(["x", "y", None]),
+        ),
+        max_size=30,
+    ),
+    chunk=st.integers(1, 7),
+    begin=st.integers(0, 5),
+)
+def test_ranges_of_a_table_are_those_of_its_rows(
+    rows: list[tuple[int, str, str | None, str | None, str | None]], chunk: int, begin: int
+) -> None:
+    table = pa.table(
+        {
+            "circuit": pa.array([sum(row[0] for row in rows[: i + 1]) for i in range(len(rows))], pa.int64()),
+            **{
+                name: pa.array([row[place] for row in rows], pa.string())
+                for place, name in enumerate(("status", "stage", "error_type", "error"), 1)
+            },
+        }
+    )
+    for name in ("status", "stage", "error_type"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, table.column(name).dictionary_encode())
+    parts = [table.slice(start, chunk) for start in range(begin, len(rows), chunk)]
+    cut = pa.concat_tables(parts) if parts else table.slice(0, 0)
+    expected = merge(
+        FailureRange(
+            row["circuit"], row["circuit"] + 1, row["status"], row["error_type"], row["error"], row["stage"]
+        )
+        for row in cut.to_pylist()
+    )
+    assert merge(ranges(cut)) == expected

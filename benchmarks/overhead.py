@@ -1,0 +1,119 @@
+"""What the engine itself costs: empty chunks through coordinator and Ray workers, nothing simulated.
+
+Each chunk is one circuit; its Ray task does nothing but send back a row without counts. Everything else is
+as in a real task: schedule, submission, callback, part, job record, status.
+
+Usage: python -m benchmarks.overhead [--chunks 100000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import ray
+from rich.console import Console
+from rich.table import Table
+
+from ray_qjm.cluster.chunk_work import Outcome, Payload, TaskSetup
+from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.options import BackendSpec, RunOptions, TranspileOptions
+from ray_qjm.planning.chunks import ChunkSizer
+from ray_qjm.planning.schedule import BackendState, Chunk, Schedule
+from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.counts import blank
+from ray_qjm.results.parts import MemoryParts
+
+TENTHS = 10
+
+
+@ray.remote(max_retries=0)
+def empty(start: int, stop: int) -> Outcome:
+    """One row, no work."""
+    batch = blank(
+        start, stop, status="cancelled", error_type="Nothing", error="nothing was run", shots_requested=1
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return Outcome(data=sink.getvalue().to_pybytes(), done=stop - start)
+
+
+class EmptyLauncher:
+    """As ``RayLauncher``, with Ray tasks that do nothing."""
+
+    def slots(self) -> list[int]:
+        return [int(ray.cluster_resources()["CPU"])]
+
+    def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
+        name = f"simulate {chunk.start}-{chunk.stop} on nothing"
+
+        def call_back(future: Future[Outcome]) -> None:
+            error = future.exception()
+            done(future.result() if error is None else error)
+
+        empty.options(name=name, num_cpus=1).remote(chunk.start, chunk.stop).future().add_done_callback(call_back)
+
+    def put(self, payload: Payload) -> Any:
+        raise AssertionError("no payloads here")
+
+    def cancel(self, *, force: bool) -> None:
+        raise AssertionError("nothing is cancelled here")
+
+
+def measure(chunks: int) -> tuple[list[float], list[float]]:
+    """Milliseconds a chunk, and the driver's memory in MB at the end, for each tenth of the chunks."""
+    marks: list[tuple[float, float]] = []
+    process = psutil.Process()
+
+    def observe(status: TaskStatus) -> None:
+        if status.done * TENTHS >= chunks * (len(marks) + 1):
+            marks.append((time.perf_counter(), process.memory_info().rss / 2**20))
+
+    setup = TaskSetup(None, [("nothing", BackendSpec("aer"), dict)], TranspileOptions(), 1, 1, False, {})
+    coordinator = Coordinator(
+        task_id="overhead",
+        name=None,
+        schedule=Schedule(chunks, [BackendState(ChunkSizer(1.5, most=1))]),
+        launcher=EmptyLauncher(),
+        setup=setup,
+        feed=None,
+        options=RunOptions(),
+        parts=MemoryParts(limit=64, on_gate=lambda open_: None),
+        observe=observe,
+    )
+    begin = time.perf_counter()
+    coordinator.start()
+    coordinator.ended.wait()
+    if coordinator.error is not None:
+        raise coordinator.error
+    times = [begin, *(at for at, _ in marks)]
+    steps = [1000 * (b - a) / (chunks / TENTHS) for a, b in zip(times, times[1:], strict=False)]
+    return steps, [memory for _, memory in marks]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--chunks", type=int, default=100_000)
+    arguments = parser.parse_args()
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    measure(1000)  # workers start, functions travel
+    steps, memory = measure(arguments.chunks)
+    ray.shutdown()
+    table = Table(title=f"{arguments.chunks} empty chunks, milliseconds a chunk by tenth")
+    for tenth in range(TENTHS):
+        table.add_column(str(tenth + 1), justify="right")
+    table.add_row(*(f"{step:.2f}" for step in steps))
+    table.add_row(*(f"{value:.0f} MB" for value in memory))
+    Console().print(table)
+    print(f"mean {sum(steps) / len(steps):.3f} ms a chunk, last tenth / first tenth {steps[-1] / steps[0]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
