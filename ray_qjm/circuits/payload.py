@@ -7,6 +7,7 @@ only what it is known to keep; whatever isn't on that list costs time, never tru
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,17 @@ from typing import Any
 import cloudpickle
 import numpy as np
 from qiskit import QuantumCircuit, qpy
-from qiskit.circuit import AncillaRegister, Barrier, Delay, Gate, Measure, Operation, Qubit, Reset
+from qiskit.circuit import (
+    CASE_DEFAULT,
+    AncillaRegister,
+    Barrier,
+    Delay,
+    Gate,
+    Measure,
+    Operation,
+    Qubit,
+    Reset,
+)
 from qiskit.circuit.library import UnitaryGate, get_standard_gate_name_mapping
 
 from ray_qjm.errors import RayQjmError, UnsupportedCircuitError
@@ -33,6 +44,10 @@ _CIRCUIT_ATTRIBUTES = frozenset(vars(QuantumCircuit()))
 
 #: QPY stores the lengths of names in 16 bits; UTF-8 takes at most four bytes a character.
 _MAX_NAME = (2**16 - 1) // 4
+
+# Qiskit (2.6) pickles the default case of a switch as an object of its own, and the circuit that holds it
+# can't be loaded. Told to copyreg, because callables and sweeps that hold one are pickled elsewhere.
+copyreg.pickle(type(CASE_DEFAULT), lambda _: "CASE_DEFAULT")
 
 #: Leads every payload: a worker of another version must not guess.
 _MAGIC = b"rqjm1\n"

@@ -6,9 +6,11 @@ number; a *driver source* is read in order, in the driver, a few circuits at a t
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import os
+import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -23,6 +25,15 @@ _KINDS = (
     "a list or another iterable of QuantumCircuits, a callable f(index) with count=, a mapping of names to "
     "lists, Sweep(circuit, values), QpyFiles(paths) or QasmFiles(paths)"
 )
+
+
+def _fresh_references() -> int:
+    """References to a circuit that nobody else holds: it holds itself, beside the variable and the call."""
+    circuit = QuantumCircuit(1)
+    return sys.getrefcount(circuit)
+
+
+_FRESH_REFERENCES = _fresh_references()
 
 
 class WorkerSource(ABC):
@@ -134,7 +145,8 @@ class CallableSource(WorkerSource):
             circuit = self._f(index, rng) if self._rng_place == "second" else self._f(index, rng=rng)
         if not isinstance(circuit, QuantumCircuit):
             raise TypeError(f"{self.kind} returned {_a(circuit)}, not a QuantumCircuit")
-        return circuit.copy()
+        # Copying costs up to 2 % of a small circuit's way, and only one that the function keeps may change.
+        return circuit if sys.getrefcount(circuit) <= _FRESH_REFERENCES else circuit.copy()
 
 
 class ListSource(DriverSource):
@@ -341,7 +353,9 @@ def _rng_place(f: Callable[..., object], kind: str) -> Literal["second", "keywor
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [p for p in rest if p.default is p.empty and p.kind not in variable]
     place: Literal["second", "keyword"] | None = None
-    if any(p.name == "rng" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in rest):
+    if isinstance(f, functools.partial) and "rng" in f.keywords:
+        pass  # partial(f, rng=...): the user's own stays
+    elif any(p.name == "rng" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in rest):
         place = "keyword"  # by its name: it may stand behind what functools.partial has bound
         needed = [p for p in needed if p.name != "rng"]
     else:

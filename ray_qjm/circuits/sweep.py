@@ -215,8 +215,8 @@ def _rows(value: Any, what: str, width: int) -> NDArray[np.float64]:
 def _numbers(value: Any, what: str) -> NDArray[np.float64]:
     """Return float64, null as NaN; strings, complex numbers and truth values aren't taken for numbers."""
     try:
-        if isinstance(value, np.ma.MaskedArray):  # asarray gives what is under the mask
-            value = np.ma.filled(value.astype(object), None)
+        if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "iuf":
+            value = np.ma.filled(value.astype(np.float64), np.nan)  # asarray gives what is under the mask
         array = np.asarray(value)
         if array.dtype.kind == "O" and all(map(_is_number_or_null, array.flat)):  # integers with nulls, say
             flat = [np.nan if _is_null(number) else float(number) for number in array.flat]
@@ -229,7 +229,8 @@ def _numbers(value: Any, what: str) -> NDArray[np.float64]:
         raise InvalidInputError(
             f"values of Sweep for {what} are {_a(value)} of {array.dtype}. Give real numbers."
         )
-    return array.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # a longdouble beyond float64 becomes inf, which is refused
+        return array.astype(np.float64, copy=False)
 
 
 def _is_number_or_null(value: object) -> bool:

@@ -123,7 +123,7 @@ class Bar(Silent):
             refresh_per_second=REDRAWS,
         )
         self._rows: dict[str, int] = {}
-        self._main = self._progress.add_task("circuits", total=None, facts="starting", known=False)
+        self._main = self._progress.add_task("circuits", total=None, facts="starting Ray and its workers", known=False)
 
     def __enter__(self) -> View:
         self._progress.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.results.schema import MAX_NARROW_CLBITS
@@ -170,8 +171,11 @@ def _colorbar(ax: Axes, drawn: Any, label: str) -> None:
 def _column(result: TaskResult, name: str) -> NDArray[np.float64]:
     if name not in result.table.column_names:
         raise InvalidInputError(f"no column {name!r}; there are {', '.join(result.table.column_names)}.")
+    column = result.table.column(name)
     try:
-        values: NDArray[np.float64] = result.table.column(name).cast("float64").to_numpy(zero_copy_only=False)
+        if pa.types.is_dictionary(column.type):  # one that is all null could be cast
+            raise ValueError
+        values: NDArray[np.float64] = column.cast("float64").to_numpy(zero_copy_only=False)
     except (ValueError, NotImplementedError):  # what pyarrow's own errors derive from
         raise InvalidInputError(f"column {name!r} is not numeric.") from None
     return values

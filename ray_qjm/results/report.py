@@ -36,6 +36,8 @@ def ranges(failures: pa.Table) -> Iterator[FailureRange]:
     Goes by whole columns: a million rows that were cancelled for one reason are one range.
     """
     for batch in failures.select(["circuit", *_REASON]).to_batches():
+        if not batch.num_rows:
+            continue
         circuits = batch.column("circuit").to_numpy()
         new = np.diff(circuits, prepend=circuits[:1]) != 1
         for name in _REASON:
@@ -44,10 +46,9 @@ def ranges(failures: pa.Table) -> Iterator[FailureRange]:
             codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
             new[1:] |= codes[1:] != codes[:-1]
         starts = np.flatnonzero(new)
-        stops = np.append(starts[1:], len(new))
-        for row, stop in zip(batch.take(pa.array(starts)).to_pylist(), stops, strict=True):
-            start = row.pop("circuit")
-            yield FailureRange(start, int(circuits[stop - 1]) + 1, **row)
+        last = circuits[np.append(starts[1:], len(new))[: len(starts)] - 1]
+        for row, stop in zip(batch.take(pa.array(starts)).to_pylist(), last.tolist(), strict=True):
+            yield FailureRange(row.pop("circuit"), stop + 1, **row)
 
 
 def merge(ranges: Iterable[FailureRange]) -> list[FailureRange]:

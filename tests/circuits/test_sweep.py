@@ -250,8 +250,8 @@ def test_template_of_strange_parameters_is_refused() -> None:
     with pytest.raises(InvalidInputError) as caught:
         sweep.bind(0, one_angle())
     assert str(caught.value) == (
-        "the compiled circuit has parameters 't' that the circuit of Sweep hasn't (of the same name, perhaps, "
-        "but not the same). Compile Sweep.template itself."
+        "the compiled circuit has parameters 't' that the circuit of Sweep hasn't (of the same name, "
+        "perhaps, but not the same). Compile Sweep.template itself."
     )
 
 
@@ -326,7 +326,7 @@ def test_circuit_without_parameters_is_refused() -> None:
 
 def test_unknown_and_missing_names_are_told_together() -> None:
     assert refusal(four_angles(), {"t0": [1], "t1": [1], "T2": [1]}) == (
-        "values of Sweep: 'T2' isn't a parameter of the circuit, 't10', 't2' has no values. "
+        "values of Sweep: 'T2' isn't a parameter of the circuit, and 't10', 't2' has no values. "
         "The parameters are 't0', 't1', 't10', 't2'."
     )
     assert "'t' has no values" in refusal(one_angle(), {})
@@ -406,7 +406,6 @@ NAN = float("nan")
         pl.DataFrame({"t": [0.0, None, 1.0, NAN]}, strict=False),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_numbers_that_are_not_finite_are_counted_and_refused(values: Any) -> None:
     assert refusal(one_angle(), values) == (
         "values of Sweep has 2 numbers that are not finite (or null), the first in row 1, parameter 't'. "

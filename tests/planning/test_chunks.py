@@ -163,12 +163,10 @@ def ends(total: int, slots: int, pace_s: float, prefetch: int = 2) -> tuple[list
 
 @given(total=st.integers(1, 60_000), pace_s=st.sampled_from([1e-3, 4e-3, 0.02, 0.4]))
 def test_slots_run_dry_together(total: int, pace_s: float) -> None:
-    """Two slots, one pace: at the end the first that runs dry waits for less than a shortest chunk or two."""
+    """Two slots, one pace: the first that runs dry waits no longer than one shortest chunk takes."""
     dry, _ = ends(total, 2, pace_s)
     idle = (max(dry) - min(dry)) / pace_s
-    crumb = math.ceil(1.5 / pace_s * TAIL_FLOOR)
-    # While the pace is being learnt, chunks are of FIRST circuits: a task that ends there waits for one.
-    assert idle <= max(FIRST, 2 * crumb) + 1e-6
+    assert idle <= math.ceil(1.5 / pace_s * TAIL_FLOOR) + 1e-6
 
 
 def test_tail_chunks_shrink_to_the_shortest() -> None:

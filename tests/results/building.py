@@ -30,6 +30,13 @@ def registers_of(circuit: QuantumCircuit) -> str:
     )
 
 
+def seed_of(ran: Result, index: int) -> int:
+    """Aer 0.17 calls it ``seed``, 0.18 ``seed_simulator``."""
+    told = ran.results[index].to_dict()
+    seed: int = told["seed_simulator"] if "seed_simulator" in told else told["seed"]
+    return seed
+
+
 def rows_of(circuits: Sequence[QuantumCircuit], ran: Result, memory: bool = False) -> list[Row]:
     return [
         Row(
@@ -39,7 +46,7 @@ def rows_of(circuits: Sequence[QuantumCircuit], ran: Result, memory: bool = Fals
             registers=registers_of(circuit),
             shots_requested=ran.results[index].shots,
             shots=ran.results[index].shots,
-            seed=ran.results[index].seed,
+            seed=seed_of(ran, index),
             counts=ran.data(index)["counts"],
             memory=ran.data(index)["memory"] if memory else None,
             name=circuit.name,

@@ -190,6 +190,7 @@ def test_unknown_words_for_status_and_stage_are_refused() -> None:
 @pytest.mark.parametrize("memory", [False, True])
 def test_blank_rows_are_those_that_pack_makes(memory: bool) -> None:
     types = {"theta": "float64", "file": "string", "n": "int64", "ok": "bool"}
+    theta: Any = np.array([0.1, 0.2, 0.3])
     batch = blank(
         5,
         8,
@@ -200,7 +201,7 @@ def test_blank_rows_are_those_that_pack_makes(memory: bool) -> None:
         backend="fez",
         shots_requested=np.array([10, 20, 30]),
         memory=memory,
-        extra={"theta": np.array([0.1, 0.2, 0.3]), "file": ["a", None, "c"]},
+        extra={"theta": theta, "file": ["a", None, "c"]},
         extra_types=types,
     )
     rows = [

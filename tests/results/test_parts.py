@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -200,9 +201,13 @@ def test_a_callback_that_waits_for_the_producer_gets_it() -> None:
     added = threading.Event()
     closed = threading.Event()
 
+    def late() -> None:
+        parts.add(batch(9))
+        added.set()
+
     def on_gate(open_: bool) -> None:
         if open_:
-            Worker(lambda: (parts.add(batch(9)), added.set()))
+            Worker(late)
             assert added.wait(PATIENCE)
         else:
             closed.set()
@@ -343,6 +348,6 @@ def test_missing_is_what_no_batch_had(added: list[tuple[int, int]], total: int) 
         i for i in range(total) if i not in have
     ]
     assert all(start < stop for start, stop in gaps)
-    assert all(left[1] < right[0] for left, right in zip(gaps, gaps[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in pairwise(gaps))
     ends = list(zip(parts._covered._starts, parts._covered._stops, strict=True))
-    assert all(left[1] < right[0] for left, right in zip(ends, ends[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in pairwise(ends))

@@ -68,7 +68,7 @@ def test_outcomes_over_circuits_with_gaps() -> None:
 def test_many_circuits_are_averaged() -> None:
     result = sweep(2500)
     heat: Any = result.plot_outcomes().images[0].get_array()
-    assert heat.shape[1] <= 1000 and np.nansum(heat, axis=0) == pytest.approx(1)
+    assert heat.shape[1] <= 1000 and np.allclose(np.nansum(heat, axis=0), 1)
     line: Any = result.plot_expectation([0], "theta").lines[0]
     assert len(line.get_xdata()) <= 1000
 

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Clbit
@@ -75,19 +75,24 @@ def qiskits_text_summed(ran: Result, index: int) -> dict[str, int]:
 @given(batch=st.lists(circuits(), min_size=1, max_size=5), part=st.integers(1, 3))
 def test_counts_and_memory_are_qiskits_own(batch: list[QuantumCircuit], part: int) -> None:
     ran = simulate(batch, memory=True)
+    # Aer 0.18.2 can't load a circuit in which a qubit has nothing but a conditional gate, if the condition
+    # is of a qubit measured twice.
+    assume(ran.results or "unordered_map::at" not in ran.status)
     result = result_of(rows_of(batch, ran, memory=True), part=part, memory=True)
     back = result.to_qiskit()
     for index, circuit in enumerate(batch):
         theirs = ran.get_counts(index)
-        if sum(theirs.values()) == 50:  # else Qiskit lost shots: outcomes that differ in dropped bits only
-            assert result.get_counts(index) == theirs
+        # Else Qiskit lost shots: of outcomes that differ in dropped bits only, the one that came last wins,
+        # and the order in which Aer told them isn't kept.
+        if sum(theirs.values()) == 50:
+            assert result.get_counts(index) == theirs == back.get_counts(index)
+        assert back.get_counts(index).keys() == theirs.keys()
         assert result.get_counts(index) == qiskits_text_summed(ran, index)
         assert sum(result.get_counts(index).values()) == 50
         if not circuit.cregs or sum(register.size for register in circuit.cregs) >= circuit.num_clbits:
             assert sum(theirs.values()) == 50
         assert result[index].int_counts() == {int(k, 16): n for k, n in ran.data(index)["counts"].items()}
         assert result.get_memory(index) == ran.get_memory(index)
-        assert back.get_counts(index) == theirs
         assert back.get_memory(index) == ran.get_memory(index)
     assert result.get_counts() == [result.get_counts(index) for index in range(len(batch))]
 
@@ -295,9 +300,9 @@ def test_expectation_agrees_with_qiskit() -> None:
     ran = simulate([circuit], shots=500)
     result = result_of(rows_of([circuit], ran))
     operator = SparsePauliOp(["ZIZ", "IZZ", "III"], [0.5, -1.5, 0.25])
-    theirs = sampled_expectation_value(ran.get_counts(), operator)
-    assert result.expectation(operator) == pytest.approx(theirs)
-    assert result.expectation({"ZIZ": 0.5, "IZZ": -1.5, "III": 0.25}) == pytest.approx(theirs)
+    theirs = float(sampled_expectation_value(ran.get_counts(), operator))
+    assert result.expectation(operator) == pytest.approx([theirs])
+    assert result.expectation({"ZIZ": 0.5, "IZZ": -1.5, "III": 0.25}) == pytest.approx([theirs])
     assert result.expectation(Pauli("IZZ")) == result.expectation([0, 1]) == result.expectation("ZZ") == 1.0
 
 
@@ -402,13 +407,13 @@ def test_every_reader_takes_dictionaries_that_differ_from_part_to_part(number: i
     again.validate(full=True)
     assert again.schema.equals(table.schema)
     parquet = pl.read_parquet(tmp_path / "result.parquet")
-    connection = duckdb.connect()
+    connection = duckdb.connect().register("part", table)
     for name in DICTIONARIES:
         expected = values[name][:number]
         assert table.column(name).to_pylist() == again.column(name).to_pylist() == expected
         assert polars[name].to_list() == parquet[name].to_list() == expected
         assert [None if pd.isna(value) else value for value in frame[name]] == expected
-        for source in (f"read_parquet('{tmp_path / 'result.parquet'}')", "table"):
+        for source in (f"read_parquet('{tmp_path / 'result.parquet'}')", "part"):
             query = f"SELECT {name}, {name} IS NULL FROM {source} ORDER BY circuit"
             rows = connection.execute(query).fetchall()
             assert rows == [(value, value is None) for value in expected]
@@ -438,7 +443,7 @@ def test_our_own_readers_take_dictionaries_that_differ_from_part_to_part() -> No
         {"circuit": i, "stage": None, "error_type": None, "backend": f"b{i}", "outcome": i + 1, "count": 5}
         for i in range(2)
     ]
-    with pytest.raises(CircuitFailedError, match="circuit 8 has no counts. Reason: KeyError"):
+    with pytest.raises(CircuitFailedError, match=r"circuit 8 has no counts. Reason: KeyError"):
         result.get_counts(8)
     assert "failed to transpile" in result._repr_html_()
     assert result.to_qiskit().results[2].status == "FAILED: TypeError: no such gate"
@@ -446,7 +451,7 @@ def test_our_own_readers_take_dictionaries_that_differ_from_part_to_part() -> No
 
 def test_a_million_cancelled_circuits_are_reported_at_once() -> None:
     number = 1_000_000
-    reason = {"status": "cancelled", "error_type": "TaskCancelledError", "error": "Ctrl-C"}
+    reason: dict[str, Any] = {"status": "cancelled", "error_type": "TaskCancelledError", "error": "Ctrl-C"}
     batch = with_jobs(blank(0, number, shots_requested=100, **reason), [])
     result = TaskResult([batch], jobs=pa.Table.from_pylist([], schema=JOBS_SCHEMA), info={})
     begun = time.perf_counter()
