@@ -72,7 +72,12 @@ def main() -> None:
     task = ray_qjm.submit(circuit, backends=["aer"], count=arguments.count, shots=arguments.shots, seed=7)
     samples: list[dict[str, Any]] = []
     ended = threading.Event()
-    threading.Thread(target=lambda: (task.wait(), ended.set()), daemon=True).start()
+
+    def wait() -> None:
+        task.wait()
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
     while True:
         over = ended.wait(arguments.every)
         samples.append(sample(task, samples[-1] if samples else None))
@@ -88,10 +93,18 @@ def main() -> None:
     table = result.table
     joined = time.perf_counter() - begin
     outcomes = table.column("counts").combine_chunks()
-    number = len(outcomes.flatten()) if not isinstance(outcomes, pa.ChunkedArray) else sum(map(len, outcomes.chunks))
+    number = (
+        len(outcomes.flatten())
+        if not isinstance(outcomes, pa.ChunkedArray)
+        else sum(map(len, outcomes.chunks))
+    )
     lists = sum(table.column(name).nbytes for name in ("outcomes", "counts"))
-    print(f"{len(result)} circuits in {seconds:.0f} s: {len(result) / seconds:.1f} circuits/s, set-up included")
-    print(f"table: {table.nbytes / MB:.0f} MB in {table.column('circuit').num_chunks} parts, joined in {joined:.2f} s")
+    print(
+        f"{len(result)} circuits in {seconds:.0f} s: {len(result) / seconds:.1f} circuits/s, set-up included"
+    )
+    print(
+        f"table: {table.nbytes / MB:.0f} MB in {table.column('circuit').num_chunks} parts, joined in {joined:.2f} s"
+    )
     print(f"{number} outcomes, {lists / number:.2f} bytes an outcome for outcomes and counts,")
     print(f"{(table.nbytes - lists) / len(result):.1f} bytes a circuit for the rest")
     for row in (10, len(result) // 2, len(result) - 10):

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -45,11 +46,16 @@ def empty(start: int, stop: int) -> Outcome:
     return Outcome(data=sink.getvalue().to_pybytes(), done=stop - start)
 
 
+def cpus() -> int:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources["CPU"])
+
+
 class EmptyLauncher:
     """As ``RayLauncher``, with Ray tasks that do nothing."""
 
     def slots(self) -> list[int]:
-        return [int(ray.cluster_resources()["CPU"])]
+        return [cpus()]
 
     def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
         name = f"simulate {chunk.start}-{chunk.stop} on nothing"
@@ -58,7 +64,9 @@ class EmptyLauncher:
             error = future.exception()
             done(future.result() if error is None else error)
 
-        empty.options(name=name, num_cpus=1).remote(chunk.start, chunk.stop).future().add_done_callback(call_back)
+        empty.options(name=name, num_cpus=1).remote(chunk.start, chunk.stop).future().add_done_callback(
+            call_back
+        )
 
     def put(self, payload: Payload) -> Any:
         raise AssertionError("no payloads here")
@@ -94,8 +102,25 @@ def measure(chunks: int) -> tuple[list[float], list[float]]:
     if coordinator.error is not None:
         raise coordinator.error
     times = [begin, *(at for at, _ in marks)]
-    steps = [1000 * (b - a) / (chunks / TENTHS) for a, b in zip(times, times[1:], strict=False)]
+    steps = [1000 * (b - a) / (chunks / TENTHS) for a, b in pairwise(times)]
     return steps, [memory for _, memory in marks]
+
+
+@ray.remote(max_retries=0)
+def nothing() -> None:
+    """What Ray itself takes for a task."""
+
+
+def floor(tasks: int, in_flight: int) -> float:
+    """Milliseconds a Ray task that does nothing, with as many in flight as a task of ours has."""
+    waiting: list[Any] = []
+    begin = time.perf_counter()
+    for _ in range(tasks):
+        if len(waiting) == in_flight:
+            _, waiting = ray.wait(waiting, num_returns=1)
+        waiting.append(nothing.remote())
+    ray.get(waiting)
+    return 1000 * (time.perf_counter() - begin) / tasks
 
 
 def main() -> None:
@@ -104,7 +129,10 @@ def main() -> None:
     arguments = parser.parse_args()
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     measure(1000)  # workers start, functions travel
+    in_flight = 2 * cpus()
+    before = floor(5000, in_flight)
     steps, memory = measure(arguments.chunks)
+    after = floor(5000, in_flight)
     ray.shutdown()
     table = Table(title=f"{arguments.chunks} empty chunks, milliseconds a chunk by tenth")
     for tenth in range(TENTHS):
@@ -112,7 +140,10 @@ def main() -> None:
     table.add_row(*(f"{step:.2f}" for step in steps))
     table.add_row(*(f"{value:.0f} MB" for value in memory))
     Console().print(table)
-    print(f"mean {sum(steps) / len(steps):.3f} ms a chunk, last tenth / first tenth {steps[-1] / steps[0]:.2f}")
+    print(f"a Ray task that does nothing: {before:.2f} ms before, {after:.2f} ms after")
+    print(
+        f"mean {sum(steps) / len(steps):.3f} ms a chunk, last tenth / first tenth {steps[-1] / steps[0]:.2f}"
+    )
 
 
 if __name__ == "__main__":

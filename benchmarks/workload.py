@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
 from qiskit import QuantumCircuit
 from qiskit.circuit.random import random_circuit
@@ -16,7 +17,7 @@ from qiskit_aer import AerSimulator
 Range = tuple[int, int]
 Counts = dict[str, int]
 
-LEVEL = 1
+LEVEL: Literal[1] = 1
 SEED = 7
 
 

@@ -49,7 +49,7 @@ def run(
     memory: bool = False,
     name: str | None = None,
     tags: Sequence[str] = (),
-    progress: None | bool | Callable[[TaskStatus], None] = None,
+    progress: bool | Callable[[TaskStatus], None] | None = None,
     options: RunOptions | None = None,
 ) -> TaskResult:
     """Run circuits on one or more backends and return their counts as one table.
@@ -109,7 +109,7 @@ def submit(
     memory: bool = False,
     name: str | None = None,
     tags: Sequence[str] = (),
-    progress: None | bool | Callable[[TaskStatus], None] = None,
+    progress: bool | Callable[[TaskStatus], None] | None = None,
     options: RunOptions | None = None,
 ) -> Task:
     """Start what ``run`` runs, and return at once.
@@ -156,7 +156,6 @@ def _submit(
     _check_transpiling(choices, options, seed)
     source = make_source(circuits, count)
     schema(extra_types=source.column_types)  # a column named like one of ours is refused here
-    built_by_workers = isinstance(source, WorkerSource)
     setup = TaskSetup(
         source=source if isinstance(source, WorkerSource) else None,
         backends=[(choice.name, choice.spec, choice.load) for choice in choices],
@@ -184,14 +183,18 @@ def _submit(
         schedule=schedule,
         launcher=launcher,
         setup=setup,
-        feed=None if built_by_workers else source,
+        feed=source if isinstance(source, DriverSource) else None,
         options=options,
         parts=MemoryParts(limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_)),
         observe=shown.update,
     )
     gate.append(coordinator.gate)
     coordinator.start()
-    info |= {"task_id": task_id, "seed": str(seed), "backends": json.dumps([choice.name for choice in choices])}
+    info |= {
+        "task_id": task_id,
+        "seed": str(seed),
+        "backends": json.dumps([choice.name for choice in choices]),
+    }
     return Task(
         coordinator,
         info=info,
@@ -201,7 +204,7 @@ def _submit(
     )
 
 
-def _view(progress: None | bool | Callable[[TaskStatus], None]) -> View:
+def _view(progress: bool | Callable[[TaskStatus], None] | None) -> View:
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise InvalidInputError(f"progress is a {type(progress).__name__}. Give None, False or a callable.")
     return view(progress)
@@ -216,7 +219,9 @@ def _shots(shots: Any, count: int | None) -> int | NDArray[np.int64]:
             f"shots has {array.size} numbers, and how many circuits there are is unknown. Pass count=."
         )
     if array.shape != (count,):
-        raise InvalidInputError(f"shots has shape {array.shape} for {count} circuits. Give one number a circuit.")
+        raise InvalidInputError(
+            f"shots has shape {array.shape} for {count} circuits. Give one number a circuit."
+        )
     if count and array.dtype.kind not in "iu":
         raise InvalidInputError(f"shots is an array of {array.dtype}. Give integers.")
     if count and not 1 <= array.min() <= array.max() <= MAX_SHOTS:
@@ -230,7 +235,11 @@ def _labels(name: str | None, tags: Sequence[str]) -> dict[str, str]:
         raise InvalidInputError(f"name is a {type(name).__name__}. Give a text.")
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidInputError(f"tags is {tags!r}. Give several texts, such as ['calibration'].")
-    info = {"tags": json.dumps(list(tags)), "python": platform.python_version(), "versions": json.dumps(_versions())}
+    info = {
+        "tags": json.dumps(list(tags)),
+        "python": platform.python_version(),
+        "versions": json.dumps(_versions()),
+    }
     return info if name is None else {"name": name, **info}
 
 

@@ -48,10 +48,10 @@ ROOMS = {
     ),
     "backends": Room(
         3,
-        eager=names("numpy qiskit"),
-        lazy=names("psutil pyarrow qiskit_aer qiskit_ibm_runtime"),
+        eager=names("cloudpickle numpy qiskit"),
+        lazy=names("qiskit_aer qiskit_ibm_runtime"),
     ),
-    "cluster": Room(4, eager=names("numpy pyarrow ray"), lazy=names("qiskit")),
+    "cluster": Room(4, eager=names("cloudpickle numpy pyarrow ray"), lazy=names("qiskit")),
     "api": Room(5, eager=names("numpy pyarrow"), lazy=names("qiskit"), beside=names("frontends")),
     "frontends": Room(
         5,

@@ -78,7 +78,13 @@ class LocalBackend:
     def failed(self, circuit: Ready, error: Exception) -> Row:
         """The row of a circuit that the backend refused, or ran to no good end."""
         return failed_row(
-            circuit.index, "run", error, self.name, circuit.shots, name=circuit.name, metadata=circuit.metadata
+            circuit.index,
+            "run",
+            error,
+            self.name,
+            circuit.shots,
+            name=circuit.name,
+            metadata=circuit.metadata,
         )
 
     def _groups(self, circuits: Sequence[Ready]) -> Iterator[Sequence[Ready]]:
@@ -173,7 +179,9 @@ class LocalBackend:
         key = tuple([(register.name, *[find(bit).index for bit in register]) for register in circuit.cregs])
         text = self._registers.get(key)
         if text is None:
-            text = self._registers[key] = json.dumps([[name, bits] for name, *bits in key], separators=(",", ":"))
+            text = self._registers[key] = json.dumps(
+                [[name, bits] for name, *bits in key], separators=(",", ":")
+            )
         return text
 
 
@@ -209,7 +217,13 @@ def checked(rows: Iterable[Row]) -> list[Row]:
         if reason is not None:
             error = BackendResultError(f"{row.backend}: {reason}")
             row = failed_row(
-                row.circuit, "run", error, row.backend, row.shots_requested, name=row.name, metadata=row.metadata
+                row.circuit,
+                "run",
+                error,
+                row.backend,
+                row.shots_requested,
+                name=row.name,
+                metadata=row.metadata,
             )
         found.append(row)
     return found

@@ -22,7 +22,8 @@ _AMPLITUDE = {"double": 16, "single": 8}
 #: How many times n a method's 2**n amplitudes are; methods that aren't here don't grow like that.
 _EXPONENT = {"automatic": 1, "statevector": 1, "density_matrix": 2, "unitary": 2, "superop": 4}
 _CLIFFORD = frozenset(
-    "barrier cx cy cz dcx delay ecr h id iswap measure pauli reset s sdg swap sx sxdg x y z".split()
+    {"barrier", "cx", "cy", "cz", "dcx", "delay", "ecr", "h", "id", "iswap", "measure", "pauli", "reset"}
+    | {"s", "sdg", "swap", "sx", "sxdg", "x", "y", "z"}
 )
 
 

@@ -49,7 +49,11 @@ def choose(backends: Any, *, memory: bool = False) -> list[Choice]:
             option.
         UnknownBackendError: Nothing has this name; the message lists the known ones.
     """
-    given = [backends] if isinstance(backends, (str, BackendSpec)) or not isinstance(backends, Iterable) else backends
+    given = (
+        [backends]
+        if isinstance(backends, (str, BackendSpec)) or not isinstance(backends, Iterable)
+        else backends
+    )
     choices: list[Choice] = []
     taken: dict[str, int] = {}
     for item in given:
@@ -81,7 +85,9 @@ def check_options(backend: Any, name: str, run_options: Mapping[str, Any], *, me
             f"It knows {', '.join(sorted(known)) or 'none'}."
         )
     if memory and "memory" not in known:
-        raise InvalidInputError(f"memory=True, but {name} has no option 'memory': it can't give single shots.")
+        raise InvalidInputError(
+            f"memory=True, but {name} has no option 'memory': it can't give single shots."
+        )
 
 
 def check_loaded(backend: Any, what: str) -> Any:
@@ -100,10 +106,10 @@ def _choose(spec: BackendSpec) -> Choice:
     if isinstance(given, str):
         return _by_name(given, spec)
     if isinstance(given, BackendV2):
-        name = spec.name or given.name or type(given).__name__
+        name = str(spec.name or given.name or type(given).__name__)
         return Choice(name, spec, _Pickled(_pickle(given, f"backend {name}")), given)
     if callable(given):
-        name = spec.name or getattr(given, "__name__", type(given).__name__)
+        name = str(spec.name or getattr(given, "__name__", type(given).__name__))
         _pickle(given, f"factory {name}")
         return Choice(name, spec, given)
     raise InvalidInputError(
@@ -171,7 +177,9 @@ def _by_name(name: str, spec: BackendSpec) -> Choice:
     try:
         backend = load()
     except ImportError as error:
-        raise InvalidInputError(f"backend {name!r} needs a package that is missing ({error}). Install it.") from error
+        raise InvalidInputError(
+            f"backend {name!r} needs a package that is missing ({error}). Install it."
+        ) from error
     return Choice(spec.name or name, spec, load, backend)
 
 
@@ -180,7 +188,9 @@ def _named_factory(text: str) -> Callable[[], Any]:
     try:
         factory = getattr(importlib.import_module(module), name)
     except ImportError as error:
-        raise UnknownBackendError(f"backend {text!r}: module {module!r} can't be imported ({error}).") from error
+        raise UnknownBackendError(
+            f"backend {text!r}: module {module!r} can't be imported ({error})."
+        ) from error
     except AttributeError:
         raise UnknownBackendError(f"backend {text!r}: module {module!r} has no {name!r}.") from None
     if not callable(factory):

@@ -71,7 +71,9 @@ class Compiler:
         if self._level == "off":
             self._check_isa(circuit, operations)
             return circuit
-        if self._level == "auto" and (circuit.layout is not None or self._why_not_isa(circuit, operations) is None):
+        if self._level == "auto" and (
+            circuit.layout is not None or self._why_not_isa(circuit, operations) is None
+        ):
             return circuit
         self._check_width(circuit)
         return self._passes.run(circuit)
@@ -136,7 +138,9 @@ def check_runnable(circuit: QuantumCircuit) -> None:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise UnsupportedCircuitError(f"parameters {shown} have no values. Bind them, or use Sweep.")
     if not measures(circuit):
-        raise UnsupportedCircuitError("it has no measurement, so there is nothing to count. Add measure_all().")
+        raise UnsupportedCircuitError(
+            "it has no measurement, so there is nothing to count. Add measure_all()."
+        )
 
 
 def measures(circuit: QuantumCircuit) -> bool:

@@ -20,11 +20,19 @@ from ray_qjm.backends.registry import check_loaded, check_options
 from ray_qjm.circuits.compile import Compiler, check_runnable
 from ray_qjm.circuits.payload import decode
 from ray_qjm.circuits.sources import WorkerSource
-from ray_qjm.errors import BackendLoadError, BackendResultError, InvalidInputError, RayQjmError, SourceError, UnsupportedCircuitError
+from ray_qjm.errors import (
+    BackendLoadError,
+    BackendResultError,
+    InvalidInputError,
+    RayQjmError,
+    SourceError,
+    UnsupportedCircuitError,
+)
 from ray_qjm.options import BackendSpec, TranspileOptions
 from ray_qjm.planning.schedule import Chunk, Deferred, Failure
 from ray_qjm.planning.seeds import simulator_base, transpiler_seed
 from ray_qjm.results.counts import Row, pack
+
 
 @dataclass(frozen=True)
 class TaskSetup:
@@ -176,7 +184,9 @@ class ChunkWorker:
             made, self._compiler = _make(load, f"factory of {name}", transpile, transpiler_seed(setup.seed))
             check_options(made, name, spec.run_options, memory=setup.memory)
         except Exception as error:
-            raise BackendLoadError(f"backend {name} can't be used: {type(error).__name__}: {error}") from error
+            raise BackendLoadError(
+                f"backend {name} can't be used: {type(error).__name__}: {error}"
+            ) from error
         # Aer logs each circuit that it can't run; the reason stands in the circuit's row.
         logging.getLogger("qiskit_aer").setLevel(logging.CRITICAL)
         run_options = dict(spec.run_options)
@@ -348,7 +358,9 @@ def _failures(rows: Sequence[Row]) -> tuple[Failure, ...]:
     for row in rows:
         if row.status != "failed":
             continue
-        failure = Failure(row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or "")
+        failure = Failure(
+            row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or ""
+        )
         last = found[-1] if found else None
         if last is not None and replace(last, start=failure.start, stop=failure.stop) == failure:
             if last.stop == failure.start:

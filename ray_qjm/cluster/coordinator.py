@@ -372,14 +372,21 @@ class Coordinator:
             return
         self._failures.append(
             FailureRange(
-                failure.start, failure.stop, failure.status, failure.error_type, failure.error, failure.stage or None
+                failure.start,
+                failure.stop,
+                failure.status,
+                failure.error_type,
+                failure.error,
+                failure.stage or None,
             )
         )
 
     def _fill_up(self) -> None:
         """Give a row to every circuit that has none, so that the result is whole."""
         total = self._schedule.next_index if self._schedule.total is None else self._schedule.total
-        reason = "the task ended before it was run" if self.error else "the task was cancelled before it was run"
+        reason = (
+            "the task ended before it was run" if self.error else "the task was cancelled before it was run"
+        )
         for start, stop in self.parts.missing(total):
             self._cancelled += stop - start
             self._blank(start, stop, status="cancelled", error_type=TaskCancelledError.__name__, error=reason)
@@ -397,7 +404,12 @@ class Coordinator:
             self._schedule.total = promised
             self._list(failure)
             self._blank(
-                total, promised, status="failed", error_type=failure.error_type, error=failure.error, stage="build"
+                total,
+                promised,
+                status="failed",
+                error_type=failure.error_type,
+                error=failure.error,
+                stage="build",
             )
 
     def _blank(self, start: int, stop: int, **reason: Any) -> None:

@@ -84,19 +84,28 @@ class RayLauncher:
         Raises:
             InvalidInputError: None, and no node will come.
         """
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = [node["Resources"] for node in known if node["Alive"]]
         self._largest = max((int(node.get("memory", 0)) for node in nodes), default=None)
         found = []
         for name, resources in self._specs:
-            wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, "memory": resources.memory_bytes or 0}
+            wanted = {
+                "CPU": resources.num_cpus,
+                "GPU": resources.num_gpus,
+                "memory": resources.memory_bytes or 0,
+            }
             slots = sum(
                 min(math.floor(node.get(kind, 0) / amount) for kind, amount in wanted.items() if amount)
                 for node in nodes
             )
             if slots == 0 and self._only_here:
-                have = ", ".join(f"{kind} {nodes[0].get(kind, 0):g}" for kind in wanted) if nodes else "nothing"
+                have = (
+                    ", ".join(f"{kind} {nodes[0].get(kind, 0):g}" for kind in wanted) if nodes else "nothing"
+                )
                 asked = ", ".join(f"{kind} {amount:g}" for kind, amount in wanted.items() if amount)
-                raise InvalidInputError(f"backend {name} asks for {asked} a chunk, and this machine has {have}.")
+                raise InvalidInputError(
+                    f"backend {name} asks for {asked} a chunk, and this machine has {have}."
+                )
             # On a cluster that can grow one waiting Ray task tells the autoscaler what is wanted.
             found.append(max(1, slots))
         return found
@@ -112,7 +121,9 @@ class RayLauncher:
             options["num_gpus"] = resources.num_gpus
         if memory := max(chunk.memory, resources.memory_bytes or 0):
             options["memory"] = memory
-        reference = _simulate.options(**options).remote(self._task, self._setup, chunk, payload, self._largest)
+        reference = _simulate.options(**options).remote(
+            self._task, self._setup, chunk, payload, self._largest
+        )
         self._running[chunk] = reference
 
         def call_back(future: Future[Outcome]) -> None:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Task as Row
 from rich.text import Text
 
@@ -40,7 +40,7 @@ class View(Protocol):
         """What went wrong with showing, if anything did."""
 
 
-def view(progress: None | bool | Observer) -> View:
+def view(progress: bool | Observer | None) -> View:
     """The view for an argument ``progress``: ``None`` looks where output goes, ``False`` shows nothing."""
     if progress is False:
         return Silent()
@@ -122,8 +122,10 @@ class Bar(Silent):
             console=console,
             refresh_per_second=REDRAWS,
         )
-        self._rows: dict[str, int] = {}
-        self._main = self._progress.add_task("circuits", total=None, facts="starting Ray and its workers", known=False)
+        self._rows: dict[str, TaskID] = {}
+        self._main = self._progress.add_task(
+            "circuits", total=None, facts="starting Ray and its workers", known=False
+        )
 
     def __enter__(self) -> View:
         self._progress.start()

@@ -82,7 +82,9 @@ class Task:
         if unlisted:
             text.insert(-1, f"... and {unlisted} more circuits, which the result lists.")
         if status.state == "running":
-            text.append(f"{status.running} running, {'?' if status.waiting is None else status.waiting} waiting.")
+            text.append(
+                f"{status.running} running, {'?' if status.waiting is None else status.waiting} waiting."
+            )
         return "\n".join(text)
 
     def done(self) -> bool:
@@ -116,7 +118,8 @@ class Task:
         """Record batches of the result's schema as they land, in no order of circuits.
 
         Batches are handed over and not kept, so that memory stays flat however long the task is. If the
-        reader lags behind, no new chunks are started. Leaving the loop doesn't cancel the task.
+        reader lags behind, no new chunks are started. Leaving the loop early cancels the task: nobody could
+        have the rest.
 
         Raises:
             ResultStreamedError: The parts were handed over already.
@@ -126,7 +129,11 @@ class Task:
         return self._stream(batches)
 
     def _stream(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from batches
+        try:
+            yield from batches
+        except GeneratorExit:
+            self.cancel()
+            raise
         self._coordinator.ended.wait()
         if self._coordinator.error is not None:
             raise self._coordinator.error
@@ -187,7 +194,9 @@ class Task:
         return self._make(self._coordinator.batches_so_far())
 
     def _make(self, batches: Sequence[pa.RecordBatch]) -> TaskResult:
-        return TaskResult(batches, jobs=self._coordinator.jobs.table(), info=self._info, circuits=self._circuits)
+        return TaskResult(
+            batches, jobs=self._coordinator.jobs.table(), info=self._info, circuits=self._circuits
+        )
 
     def __enter__(self) -> Task:
         return self

@@ -108,7 +108,10 @@ class TaskStatus:
         text = [f"task {self.task_id}{called}: {self.state} after {self.elapsed_s:.1f} s{rate}"]
         text += [f"  circuits: {', '.join(states)}", f"  jobs: {jobs}"]
         if len(self.backends) > 1:
-            text += [f"  {b.name}: {b.done:,} done, {b.failed:,} failed, {b.running:,} running" for b in self.backends]
+            text += [
+                f"  {b.name}: {b.done:,} done, {b.failed:,} failed, {b.running:,} running"
+                for b in self.backends
+            ]
         return text
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from ray_qjm.errors import InvalidTransitionError, ResultStreamedError
+from ray_qjm.results.joining import MANY, SMALL, first_circuit, joined
 
 
 class MemoryParts:
@@ -31,6 +32,8 @@ class MemoryParts:
         self._on_gate = on_gate
         self._changed = threading.Condition()
         self._batches: deque[pa.RecordBatch] = deque()
+        self._small = 0
+        self._join_at = MANY
         self._covered = _Ranges()
         self._closed = False
         self._streamed = False
@@ -47,13 +50,14 @@ class MemoryParts:
         """
         if not batch.num_rows:
             return
-        start = batch.column("circuit")[0].as_py()
+        start = first_circuit(batch)
         with self._changed:
             if self._closed:
                 raise InvalidTransitionError(f"the part of circuit {start} came after the last one.")
             self._covered.add(start, start + batch.num_rows)
             if not self._left:
                 self._batches.append(batch)
+                self._join_small(batch)
             self._changed.notify_all()
             self._set_gate()
         self._tell()
@@ -65,13 +69,15 @@ class MemoryParts:
             self._changed.notify_all()
 
     def batches(self) -> list[pa.RecordBatch]:
-        """What has landed so far, in that order.
+        """What has landed so far; small batches of neighbours are joined.
 
         Raises:
             ResultStreamedError: A stream has begun.
         """
         with self._changed:
             self._check_kept()
+            if self._small > 1:
+                self._join()
             return list(self._batches)
 
     def stream(self) -> Iterator[pa.RecordBatch]:
@@ -96,6 +102,22 @@ class MemoryParts:
         """The ranges ``[start, stop)`` of ``[0, total)`` of which no row was added, handed over or not."""
         with self._changed:
             return self._covered.gaps(total)
+
+    def _join_small(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows >= SMALL or self._streamed:
+            return
+        self._small += 1
+        if self._small >= self._join_at:
+            self._join()
+
+    def _join(self) -> None:
+        small = [batch for batch in self._batches if batch.num_rows < SMALL]
+        large = [batch for batch in self._batches if batch.num_rows >= SMALL]
+        found = joined(small)
+        self._batches = deque([*large, *found])
+        self._small = sum(batch.num_rows < SMALL for batch in found)
+        # Those that have no neighbour yet stay small: wait for as many again before the next try.
+        self._join_at = MANY + 2 * self._small
 
     def _next(self) -> pa.RecordBatch | None:
         """The next batch for the stream; ``None`` when there will be none."""

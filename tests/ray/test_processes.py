@@ -97,7 +97,7 @@ def cluster() -> Iterator[Any]:
         head_node_args={"num_cpus": 2, "object_store_memory": 160 * 2**20, "include_dashboard": False},
     )
     yield found
-    found.shutdown()
+    found.shutdown()  # type: ignore[no-untyped-call]
 
 
 OWNER = """

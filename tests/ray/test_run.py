@@ -170,7 +170,9 @@ def test_files_are_read_on_workers(tmp_path: Path) -> None:
     assert result.get_counts(11) == {"00001011": 100}
     assert result.table.column("position").to_pylist() == list(range(12))
     (tmp_path / "b.qasm").write_text(qasm2.dumps(binary(5)))
-    (tmp_path / "c.qasm").write_text('OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit q; bit c; x q; c = measure q;\n')
+    (tmp_path / "c.qasm").write_text(
+        'OPENQASM 3.0;\ninclude "stdgates.inc";\nqubit q; bit c; x q; c = measure q;\n'
+    )
     result = run(QasmFiles(tmp_path / "*.qasm"))
     assert result.get_counts() == [{"00000101": 100}, {"1": 100}]
 
@@ -283,20 +285,28 @@ def test_single_circuits_fail_with_their_reason_and_the_rest_have_counts() -> No
     unbound.rx(Parameter("t"), 0)
     unbound.measure(0, 0)
     saving = binary(1)
-    saving.save_statevector()  # type: ignore[attr-defined]
+    saving.save_statevector()
     circuits: list[Any] = [binary(i) for i in range(30)]
-    circuits[5], circuits[11], circuits[12], circuits[20], circuits[21] = unknown, unmeasured, unbound, saving, 3.5
+    circuits[5], circuits[11], circuits[12], circuits[20], circuits[21] = (
+        unknown,
+        unmeasured,
+        unbound,
+        saving,
+        3.5,
+    )
     with pytest.warns(PartialResultWarning, match="5 of 30 circuits have no counts") as caught:
         result = run(circuits)
     assert len(caught) == 1
-    reasons = {row["circuit"]: (row["stage"], row["error_type"], row["error"]) for row in result.failures.to_pylist()}
+    reasons = {
+        row["circuit"]: (row["stage"], row["error_type"], row["error"]) for row in result.failures.to_pylist()
+    }
     assert sorted(reasons) == [5, 11, 12, 20, 21]
     assert reasons[5][0] == "transpile" and "mystery" in reasons[5][2]
     assert "no measurement" in reasons[11][2]
     assert "t have no values" in reasons[12][2]
     assert "save_statevector" in reasons[20][2]
     assert reasons[21][:2] == ("build", "TypeError")
-    with pytest.raises(CircuitFailedError, match="circuit 12 has no counts.*t have no values"):
+    with pytest.raises(CircuitFailedError, match=r"circuit 12 has no counts.*t have no values"):
         result.get_counts(12)
     assert [result.get_counts(i) for i in (4, 29)] == [{"00000100": 100}, {"00011101": 100}]
 
@@ -378,7 +388,7 @@ def test_one_reason_that_fails_everything_stops_the_task() -> None:
     def broken(index: int) -> QuantumCircuit:
         raise RuntimeError("no licence")
 
-    with pytest.raises(TaskFailedError, match="max_failures is 50.*no licence") as caught:
+    with pytest.raises(TaskFailedError, match=r"max_failures is 50.*no licence") as caught:
         run(broken, count=100_000, options=RunOptions(max_failures=50))
     assert len(caught.value.result) == 100_000
     assert caught.value.result[0].error == "no licence"
@@ -393,10 +403,12 @@ def test_on_failure_raise_carries_the_result() -> None:
 
 
 def test_callable_that_workers_cannot_load_ends_the_task_at_once() -> None:
-    def circuit(index: int, trap: Any = _Trap()) -> QuantumCircuit:
-        return coin(index)
+    trap = _Trap()
 
-    with pytest.raises(SourceError, match="can't be loaded on a worker.*no such module here"):
+    def circuit(index: int) -> QuantumCircuit:
+        return coin(index if trap else 0)
+
+    with pytest.raises(SourceError, match=r"can't be loaded on a worker.*no such module here"):
         run(circuit, count=10)
 
 
@@ -448,7 +460,10 @@ def test_unpicklable_callable_is_refused_before_anything_runs() -> None:
         ({"circuits": coin, "count": 5, "backends": []}, "backends is empty"),
         ({"circuits": coin, "count": 5, "backends": [3]}, "backends holds a int"),
         ({"circuits": coin, "count": 5, "backends": BackendSpec("aer", run_options={"metod": 1})}, "'metod'"),
-        ({"circuits": coin, "count": 5, "backends": BackendSpec("basic", run_options={"method": 1})}, "'method'"),
+        (
+            {"circuits": coin, "count": 5, "backends": BackendSpec("basic", run_options={"method": 1})},
+            "'method'",
+        ),
         ({"circuits": coin, "count": 5, "progress": 3}, "progress is a int"),
         ({"circuits": coin, "count": 5, "memory": "yes"}, "memory is 'yes'"),
         ({"circuits": coin, "count": 5, "tags": "one"}, "tags is 'one'"),
@@ -471,7 +486,7 @@ def test_bad_input_is_refused_before_anything_runs(arguments: dict[str, Any], me
 
 
 def test_unknown_backend_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownBackendError, match="'fake_manilla'.*Did you mean 'fake_manila'.*aer, basic"):
+    with pytest.raises(UnknownBackendError, match=r"'fake_manilla'.*Did you mean 'fake_manila'.*aer, basic"):
         run(coin, "fake_manilla", count=1)
     with pytest.raises(UnknownBackendError, match="module 'nowhere' can't be imported"):
         run(coin, "nowhere:backend", count=1)

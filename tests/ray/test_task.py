@@ -13,7 +13,7 @@ import pytest
 from qiskit import QuantumCircuit
 
 import ray_qjm
-from ray_qjm import RunOptions, TaskStatus
+from ray_qjm import TaskStatus
 from ray_qjm.errors import PartialResultWarning, ResultStreamedError, TaskCancelledError, WaitTimeoutError
 from tests.ray.circuits_for_tests import binary, coin, random_one
 
@@ -72,11 +72,17 @@ def test_report_of_a_running_task_names_ranges_and_stage() -> None:
     circuits = (wide if 20 <= i < 30 else coin(i) for i in range(10_000))
     with ray_qjm.submit(circuits, "fake_manila", shots=10, progress=keeper) as task:
         keeper.wait_for_done(60)
-        assert "circuits 20-29 failed to transpile. Reason: UnsupportedCircuitError: it has 7 qubits" in task.report()
+        assert (
+            "circuits 20-29 failed to transpile. Reason: UnsupportedCircuitError: it has 7 qubits"
+            in task.report()
+        )
 
 
 def test_wait_that_is_too_short_quotes_the_status() -> None:
-    with ray_qjm.submit(coin, count=100_000) as task, pytest.raises(WaitTimeoutError, match="100,000 circuits"):
+    with (
+        ray_qjm.submit(coin, count=100_000) as task,
+        pytest.raises(WaitTimeoutError, match="100,000 circuits"),
+    ):
         task.wait(timeout=0.01)
 
 
@@ -118,7 +124,9 @@ def test_cancel_of_a_generator_that_never_answers() -> None:
 def test_stream_hands_over_every_row_once() -> None:
     with ray_qjm.submit(binary, count=400, shots=10) as task:
         batches = list(task.stream())
-    rows = pa.Table.from_batches([batch.select(["circuit"]) for batch in batches]).column("circuit").to_pylist()
+    rows = (
+        pa.Table.from_batches([batch.select(["circuit"]) for batch in batches]).column("circuit").to_pylist()
+    )
     assert sorted(rows) == list(range(400))
     with pytest.raises(ResultStreamedError):
         task.result()
