@@ -362,11 +362,15 @@ def _failures(rows: Sequence[Row]) -> tuple[Failure, ...]:
             row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or ""
         )
         last = found[-1] if found else None
-        if last is not None and replace(last, start=failure.start, stop=failure.stop) == failure:
-            if last.stop == failure.start:
-                found[-1] = replace(last, stop=failure.stop)
-                continue
-        found.append(failure)
+        # Equal but for where they begin, and one goes on where the other ends.
+        if (
+            last is not None
+            and last.stop == row.circuit
+            and replace(failure, start=last.start) == replace(last, stop=failure.stop)
+        ):
+            found[-1] = replace(last, stop=failure.stop)
+        else:
+            found.append(failure)
     return tuple(found)
 
 

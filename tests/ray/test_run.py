@@ -403,10 +403,10 @@ def test_on_failure_raise_carries_the_result() -> None:
 
 
 def test_callable_that_workers_cannot_load_ends_the_task_at_once() -> None:
-    trap = _Trap()
+    trap: Any = _Trap()
 
     def circuit(index: int) -> QuantumCircuit:
-        return coin(index if trap else 0)
+        return coin(index if isinstance(trap, _Trap) else 0)
 
     with pytest.raises(SourceError, match=r"can't be loaded on a worker.*no such module here"):
         run(circuit, count=10)

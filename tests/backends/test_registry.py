@@ -1,0 +1,97 @@
+"""What may stand in ``backends=``."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import cloudpickle
+import pytest
+from qiskit.primitives import StatevectorSampler
+from qiskit_aer import AerSimulator
+
+from ray_qjm.backends.registry import check_loaded, check_options, choose
+from ray_qjm.errors import InvalidInputError, UnknownBackendError
+from ray_qjm.options import BackendSpec
+from tests.backends.strange import Strange
+
+
+def make() -> Strange:
+    return Strange()
+
+
+def not_a_backend() -> int:
+    return 3
+
+
+NUMBER = 5
+
+
+def test_names_are_what_the_user_wrote() -> None:
+    names = [choice.name for choice in choose(["aer", "basic", "fake_manila", AerSimulator()])]
+    assert names == ["aer", "basic", "fake_manila", "aer_simulator"]
+
+
+def test_one_backend_needs_no_list() -> None:
+    assert [choice.name for choice in choose("aer")] == ["aer"]
+    assert [choice.name for choice in choose(AerSimulator())] == ["aer_simulator"]
+    assert [choice.name for choice in choose(BackendSpec("aer", name="mine"))] == ["mine"]
+
+
+def test_equal_names_are_told_apart() -> None:
+    assert [choice.name for choice in choose(["aer", "aer", AerSimulator(), AerSimulator()])] == [
+        "aer", "aer#2", "aer_simulator", "aer_simulator#2"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given", ["fake_manila", "tests.backends.test_registry:make", make, AerSimulator(method="stabilizer")]
+)
+def test_loader_travels_and_makes_the_backend(given: Any) -> None:
+    (choice,) = choose([given])
+    loaded = check_loaded(cloudpickle.loads(cloudpickle.dumps(choice.load))(), "it")
+    if choice.backend is not None:
+        assert loaded.name == choice.backend.name
+        assert loaded.options == choice.backend.options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("fake_manilla", "Did you mean 'fake_manila'"),
+        ("nowhere:make", "module 'nowhere' can't be imported"),
+        ("tests.backends.test_registry:missing", "has no 'missing'"),
+        ("tests.backends.test_registry:NUMBER", "'NUMBER' is a int, not a factory"),
+    ],
+)
+def test_unknown_names_say_what_is_wrong(given: str, message: str) -> None:
+    with pytest.raises(UnknownBackendError, match=message):
+        choose(given)
+
+
+@pytest.mark.parametrize("given", [3, None, StatevectorSampler(), {"aer": 1}.items()])
+def test_what_is_no_backend_is_refused(given: Any) -> None:
+    with pytest.raises(InvalidInputError, match="Give names such as 'aer'"):
+        choose([given])
+
+
+def test_backend_that_cannot_be_pickled_asks_for_a_factory() -> None:
+    backend = Strange()
+    backend.lock = threading.Lock()
+    with pytest.raises(InvalidInputError, match=r"backend strange can't be pickled.*BackendSpec\(factory\)"):
+        choose([backend])
+
+
+def test_run_options_are_those_that_the_backend_lists() -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"run_options of aer has 'metod', which it doesn't know.*method"
+    ):
+        choose(BackendSpec("aer", run_options={"metod": "statevector"}))
+    with pytest.raises(InvalidInputError, match="no option 'memory'"):
+        choose([Strange()], memory=True)
+    check_options(Strange(options=("memory",)), "strange", {}, memory=True)
+
+
+def test_factory_of_something_else_is_refused_on_the_worker() -> None:
+    with pytest.raises(InvalidInputError, match="made a int, not a BackendV2"):
+        check_loaded(not_a_backend(), "it")
