@@ -58,13 +58,12 @@ def make(kind: type[BaseException]) -> BaseException:
 @pytest.mark.parametrize("trip", TRIPS)
 def test_error_comes_back_as_it_was(kind: type[BaseException], trip: str) -> None:
     error = make(kind)
-    error.add_note("while reading part 3")
+    vars(error)["seen_by"] = "a worker"
     back = TRIPS[trip](error)
     assert type(back) is kind and back is not error
     assert str(back) == str(error) != ""
     assert back.args == error.args
-    assert vars(back) == vars(error)
-    assert back.__notes__ == ["while reading part 3"]
+    assert vars(back) == vars(error) != {}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind not in ARGUMENTS])

@@ -540,6 +540,15 @@ def test_circuit_cut_out_for_its_memory_has_all_its_tries(crash_retries: int) ->
     assert actions == [WriteFailed(failure, 0, crash_retries), Finish()]
 
 
+def test_circuit_that_stood_alone_already_keeps_count_of_its_tries() -> None:
+    schedule = make(1, crash_retries=1)
+    (chunk,) = started(schedule.handle(Slots(0, 1)))
+    (chunk,) = started(schedule.handle(Crashed(chunk, "E", "e")))
+    (chunk,) = started(schedule.handle(Stored(chunk, 0.0, 0, deferred=(Deferred(0, 1, 100),))))
+    assert chunk == Chunk(0, 1, attempt=1, memory=100)
+    assert isinstance(schedule.handle(Crashed(chunk, "E", "e"))[0], WriteFailed)
+
+
 # Beginning and end.
 
 
@@ -576,7 +585,7 @@ def test_source_that_ends_within_a_chunk_shortens_it() -> None:
     with pytest.raises(InvalidTransitionError, match="isn't in flight"):
         schedule.handle(Stored(first, 1.0, 4))
     assert schedule.handle(Shortened(second, 4)) == []
-    assert schedule.total == 3
+    assert schedule.total == schedule.next_index == 3
     assert schedule.handle(Stored(Chunk(0, 3), 1.0, 3)) == [Finish()]
 
 
@@ -760,6 +769,17 @@ def test_equal_backends_take_turns() -> None:
         assert schedule.handle(Slots(backend, 2)) == []
     schedule.max_in_flight = None
     assert [chunk.backend for chunk in started(schedule.handle(Gate(True)))] == [0, 1, 2] * 4
+
+
+def test_equally_idle_backends_take_turns_when_few_chunks_may_be_in_flight() -> None:
+    schedule = make(1000, backends=2, max_in_flight=1)
+    (chunk,) = started(schedule.handle(Slots(0, 1)))
+    schedule.handle(Slots(1, 1))
+    turns = []
+    for _ in range(6):
+        (chunk,) = started(schedule.handle(Stored(chunk, 1.0, len(chunk))))
+        turns.append(chunk.backend)
+    assert turns == [1, 0] * 3
 
 
 def test_crashed_chunk_goes_where_there_is_room() -> None:
