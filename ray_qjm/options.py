@@ -113,6 +113,16 @@ class BackendSpec:
         name: object = self.name
         if name is not None and (not isinstance(name, str) or name == ""):
             raise InvalidInputError(f"name of BackendSpec is {self.name!r}; give a text or None.")
+        if not isinstance(self.resources, Resources):
+            raise InvalidInputError(f"resources is a {type(self.resources).__name__}. Give Resources(...).")
+        if self.transpile is not None and not isinstance(self.transpile, TranspileOptions):
+            raise InvalidInputError(
+                f"transpile is a {type(self.transpile).__name__}. Give TranspileOptions(...)."
+            )
+        if not isinstance(self.run_options, Mapping):
+            raise InvalidInputError(
+                f"run_options is a {type(self.run_options).__name__}. Give a mapping by name."
+            )
         ours = {"shots", "memory", "seed_simulator"} & set(self.run_options)
         if ours:
             raise InvalidInputError(

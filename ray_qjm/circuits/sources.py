@@ -217,6 +217,7 @@ class IterableSource(DriverSource):
             try:
                 items.append(_checked(next(self._iterator), copy=True))
             except StopIteration:
+                self._iterator = iter(())  # some iterators go on after their end; rows must not
                 break
             except Exception as error:
                 items.append(error)

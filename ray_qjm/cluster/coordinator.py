@@ -222,11 +222,10 @@ class Coordinator:
         slots = self._launcher.slots()
         if slots != self._slots:
             self._slots = slots
-            for backend, number in enumerate(slots):
-                self._apply(Slots(backend, number))
+            self._apply(*(Slots(backend, number) for backend, number in enumerate(slots)))
 
-    def _apply(self, event: Event) -> None:
-        for action in self._schedule.handle(event):
+    def _apply(self, *events: Event) -> None:
+        for action in self._schedule.handle(*events):
             match action:
                 case Start():
                     self._start(action.chunk)
@@ -345,7 +344,7 @@ class Coordinator:
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
     ) -> int:
-        attempt = f"-{chunk.attempt}" if chunk.attempt else ""
+        attempt = (f"-{chunk.attempt}" if chunk.attempt else "") + ("-reserved" if chunk.memory else "")
         return self.jobs.add(
             Job(
                 job_id=f"{self.task_id}-{chunk.start}-{chunk.stop}{attempt}",

@@ -237,13 +237,23 @@ class Schedule:
         """Whether ``Finish`` was told."""
         return self._finished
 
-    def handle(self, event: Event) -> list[Action]:
-        """Take one event in and say what to do now.
+    def handle(self, *events: Event) -> list[Action]:
+        """Take events in and say what to do now.
+
+        Events that come together are given together: of two backends that appear one after the other, the
+        first would take all of a small task.
 
         Raises:
-            InvalidTransitionError: The event fits no chunk that is in flight.
+            InvalidTransitionError: An event fits no chunk that is in flight, or its numbers don't add up.
         """
         actions: list[Action] = []
+        for event in events:
+            self._take(event, actions)
+        self._start_what_fits(actions)
+        self._finish_if_idle(actions)
+        return actions
+
+    def _take(self, event: Event, actions: list[Action]) -> None:
         match event:
             case Slots():
                 self.backends[event.backend].slots = event.slots
@@ -259,14 +269,15 @@ class Schedule:
                 self._shortened(event)
             case Dropped():
                 self._leave(event.chunk, "drop")
-        self._start_what_fits(actions)
-        self._finish_if_idle(actions)
-        return actions
 
     # What happened.
 
     def _stored(self, event: Stored, actions: list[Action]) -> None:
         chunk = event.chunk
+        told = event.done + sum(failure.stop - failure.start for failure in event.failures)
+        told += sum(deferred.stop - deferred.start for deferred in event.deferred)
+        if told != len(chunk):
+            raise InvalidTransitionError(f"{chunk} came back with {told} circuits of {len(chunk)}.")
         self._leave(chunk, "store")
         for deferred in event.deferred:
             if self.cancelling:

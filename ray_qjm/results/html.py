@@ -22,7 +22,7 @@ _MAX_BACKENDS = 5
 _CELL = "padding:2px 12px 2px 0;text-align:left;border:none;background:none"
 _MUTED = "opacity:.65"
 _STRIP = "display:flex;gap:2px;height:6px;border-radius:3px;overflow:hidden;margin:6px 0"
-_TABLE = "border-collapse:collapse;margin-top:6px;width:100%"
+_TABLE = "border-collapse:collapse;margin-top:6px;width:100%;font-size:13px"
 _REASONS = f"margin:6px 0;padding-left:8px;overflow-wrap:anywhere;border-left:3px solid {_COLORS['failed']}"
 _OUTCOME = "display:inline-block;margin-right:12px;white-space:nowrap"
 

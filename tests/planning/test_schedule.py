@@ -824,3 +824,21 @@ def test_million_circuits_are_never_held() -> None:
         assert len(schedule.started) + len(schedule._again) <= 16
     assert schedule.finished and schedule.done == 1_000_000
     assert chunks < 400
+
+
+def test_backends_that_appear_together_share_even_a_small_task() -> None:
+    schedule = Schedule(8, [BackendState(ChunkSizer(1.5, 1)) for _ in range(2)])
+    actions = schedule.handle(Slots(0, 4), Slots(1, 4))
+    started = [action.chunk.backend for action in actions if isinstance(action, Start)]
+    assert started.count(0) == started.count(1) == 4
+
+
+def test_chunk_whose_circuits_do_not_add_up_is_refused() -> None:
+    schedule = Schedule(4, [BackendState(ChunkSizer(1.5, 4))])
+    (start,) = (
+        action
+        for action in schedule.handle(Slots(0, 1))
+        if isinstance(action, Start) and len(action.chunk) > 1
+    )
+    with pytest.raises(InvalidTransitionError, match="came back with 3 circuits of"):
+        schedule.handle(Stored(start.chunk, 1.0, done=3 if len(start.chunk) != 3 else 2))
