@@ -90,7 +90,7 @@ def main() -> None:
 
     result = task.result()
     begin = time.perf_counter()
-    table = result.table
+    table = result.table  # as the README's first program does, on the same circuits
     joined = time.perf_counter() - begin
     outcomes = table.column("counts").combine_chunks()
     number = (
@@ -114,6 +114,8 @@ def main() -> None:
         print(f"get_counts near row {row}: {(time.perf_counter() - begin) / 10 * 1e6:.0f} us")
     print(result.report())
     print(repr(result))
+    print(result.get_counts(min(421, len(result) - 1)))
+    print(table.slice(0, 3).to_pandas().T.to_string(max_colwidth=60))
 
 
 if __name__ == "__main__":

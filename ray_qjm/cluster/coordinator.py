@@ -192,9 +192,10 @@ class Coordinator:
                 self._state = "failed"
             self._held.clear()
             self.parts.close()
-            self._status = self._snapshot()
-            self.ended.set()
-            self._tell()
+            try:
+                self._tell()  # before anyone who waits goes on: the bar's last state is the true one
+            finally:
+                self.ended.set()
 
     def _loop(self) -> None:
         self._refresh_slots()
@@ -442,7 +443,7 @@ class Coordinator:
         if held is not None:
             return held
         # A half, or a circuit that waited for memory: few payloads are held, and this is rare.
-        return next((h for h in self._held.values() if h.start <= chunk.start and chunk.stop <= h.stop), None)
+        return next((h for h in list(self._held.values()) if h.start <= chunk.start and chunk.stop <= h.stop), None)
 
     def _release(self, chunk: Chunk, rows: int) -> None:
         held = self._holder(chunk) if self._held else None

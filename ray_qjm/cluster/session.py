@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
-from typing import Any
 
 import ray
 
@@ -25,17 +24,11 @@ def connect() -> bool:
     """
     if ray.is_initialized():
         return False
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
         _use_token()
-        ray.init(**quiet)
-        return False
-    try:
-        ray.init(address="auto", **quiet)  # what `ray start` left on this machine
-    except ConnectionError:
-        ray.init(address="local", **quiet)
-        return True
-    return False
+    # Not address="auto": that would join the private Ray of any other process on this machine, and die with it.
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    return bool(getattr(getattr(ray._private.worker, "_global_node", None), "head", False))
 
 
 def _use_token() -> None:

@@ -89,6 +89,24 @@ def test_ray_starts_quietly_and_progress_is_plain_lines_off_a_terminal() -> None
     assert all(line.startswith("ray_qjm: ") for line in lines), err
 
 
+LEFT = """
+import ray_qjm
+from tests.ray.circuits_for_tests import coin
+task = ray_qjm.submit(coin, count=1_000_000, shots=10)
+for batch in task.stream():
+    break
+print("leaving", flush=True)
+"""
+
+
+def test_script_that_ends_before_its_task_ends_quietly() -> None:
+    process = driver(LEFT)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out == "leaving\n"
+    assert err == ""
+
+
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A cluster of its own, with a store that a few hundred megabytes overwrite."""

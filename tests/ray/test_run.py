@@ -27,6 +27,7 @@ from ray_qjm.errors import (
     TaskFailedError,
     UnknownBackendError,
 )
+from tests.backends.strange import Strange
 from tests.ray.circuits_for_tests import Killer, binary, coin, random_one
 
 
@@ -255,6 +256,21 @@ def test_any_local_backend_is_a_simulator(backend: Any) -> None:
     assert [int(max(c, key=c.__getitem__), 2) for c in result.get_counts()] == list(range(8))
 
 
+def test_backend_of_a_package_never_seen_before() -> None:
+    """It lists no option but shots, allows three circuits a list, and refuses a list with a circuit called 7."""
+    circuits = [binary(i) for i in range(20)]
+    for index, circuit in enumerate(circuits):
+        circuit.name = str(index)
+    with pytest.warns(PartialResultWarning):
+        result = run(circuits, Strange(max_circuits=3, refuse="7"))
+    assert result.failures.column("circuit").to_pylist() == [7]
+    assert result[7].error == "I don't run 7"
+    assert [int(next(iter(result.get_counts(i))), 2) for i in range(20) if i != 7] == [
+        i for i in range(20) if i != 7
+    ]
+    assert result[0].seed is None
+
+
 def test_basic_simulator_is_reproducible_too() -> None:
     first = run(coin, "basic", count=12, options=RunOptions(max_chunk=5))
     again = run(coin, "basic", count=12, options=RunOptions(max_chunk=2))
@@ -315,14 +331,17 @@ def test_gate_that_the_simulator_refuses_fails_alone() -> None:
     unknown = QuantumCircuit(1, 1)
     unknown.append(Gate("mystery", 1, []), [0])
     unknown.measure(0, 0)
-    circuits = [binary(i) for i in range(30)]
-    circuits[5] = unknown
+    circuits = [coin(i) for i in range(30)]
     options = RunOptions(transpile=TranspileOptions(pass_manager=_unchanged))
+    undisturbed = all_counts(run(circuits, options=options))
+    circuits[5] = unknown
     with pytest.warns(PartialResultWarning):
         result = run(circuits, options=options)
     assert result.failures.column("circuit").to_pylist() == [5]
     assert (result[5].stage, result[5].error_type) == ("run", "AerError")
-    assert result.get_counts(29) == {"00011101": 100}
+    assert [c for i, c in enumerate(all_counts(result)) if i != 5] == [
+        c for i, c in enumerate(undisturbed) if i != 5
+    ]
 
 
 def _unchanged(circuit: QuantumCircuit) -> QuantumCircuit:
