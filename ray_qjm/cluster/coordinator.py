@@ -443,7 +443,9 @@ class Coordinator:
         if held is not None:
             return held
         # A half, or a circuit that waited for memory: few payloads are held, and this is rare.
-        return next((h for h in list(self._held.values()) if h.start <= chunk.start and chunk.stop <= h.stop), None)
+        return next(
+            (h for h in list(self._held.values()) if h.start <= chunk.start and chunk.stop <= h.stop), None
+        )
 
     def _release(self, chunk: Chunk, rows: int) -> None:
         held = self._holder(chunk) if self._held else None

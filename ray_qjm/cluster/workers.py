@@ -19,6 +19,10 @@ from ray_qjm.planning.schedule import Chunk
 #: few at a time, must not have them loaded again for each chunk.
 _KEPT = 4
 
+#: Chunks that are named by their range. Ray keeps 5 to 10 kB for each name that it has ever seen (2.60, a hundred
+#: thousand names: 2.8 GB in the driver, `benchmarks/overhead.py`).
+_NAMED = 500
+
 _workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
 
 #: What is called once a chunk ended: its outcome, or why there is none.
@@ -75,6 +79,7 @@ class RayLauncher:
         self._only_here = only_here
         self._setup = [ray.put(setup)]
         self._running: dict[Chunk, Any] = {}
+        self._named = 0
         self._largest: int | None = None
         self.slots()
 
@@ -112,11 +117,8 @@ class RayLauncher:
 
     def start(self, chunk: Chunk, payload: Any, done: Done) -> None:
         """Submit a chunk; ``done`` is called from a thread of Ray's."""
-        name, resources = self._specs[chunk.backend]
-        options: dict[str, Any] = {
-            "name": f"simulate {chunk.start}-{chunk.stop} on {name}",
-            "num_cpus": resources.num_cpus,
-        }
+        resources = self._specs[chunk.backend][1]
+        options: dict[str, Any] = {"name": self._name(chunk), "num_cpus": resources.num_cpus}
         if resources.num_gpus:
             options["num_gpus"] = resources.num_gpus
         if memory := max(chunk.memory, resources.memory_bytes or 0):
@@ -132,6 +134,16 @@ class RayLauncher:
             done(future.result() if error is None else error)
 
         reference.future().add_done_callback(call_back)
+
+    def _name(self, chunk: Chunk) -> str:
+        """What Ray's dashboard calls a chunk."""
+        name = self._specs[chunk.backend][0]
+        self._named += 1
+        if self._named <= _NAMED:
+            return f"simulate {chunk.start}-{chunk.stop} on {name}"
+        # Three digits: a few hundred names more, however many chunks follow.
+        step = 10 ** max(0, len(str(chunk.start)) - 3)
+        return f"simulate near {chunk.start // step * step} on {name}"
 
     def put(self, payload: Payload) -> Any:
         """Keep a payload in Ray's object store, for ``start``."""

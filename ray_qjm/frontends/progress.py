@@ -15,7 +15,7 @@ from rich.text import Text
 from ray_qjm.planning.status import BackendStatus, TaskStatus
 
 #: Redraws a second: faster than chunks end, slow enough to cost nothing.
-REDRAWS = 4
+REDRAWS = 2
 #: Seconds between plain lines.
 LINE_EVERY_S = 5.0
 
