@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Protocol
 
@@ -46,9 +47,11 @@ def view(progress: bool | Observer | None) -> View:
         return Silent()
     if progress is None or progress is True:
         console = Console(stderr=True)
-        if not console.is_jupyter and not console.is_terminal:
-            return Lines(console)
-        return Bar(console if not console.is_jupyter else Console())
+        if console.is_jupyter:
+            # rich draws a live bar in a notebook by way of ipywidgets, and only warns where they are missing.
+            console = Console()
+            return Lines(console) if find_spec("ipywidgets") is None else Bar(console)
+        return Bar(console) if console.is_terminal else Lines(console)
     return Told(progress)
 
 

@@ -221,6 +221,6 @@ def _what_failed(result: TaskResult, failed: int) -> str:
         first["circuit"], first["status"], first["error_type"] or "Error", first["error"] or "no reason given"
     )
     return (
-        f"{failed} of {len(result)} circuits have no counts, or not all. The first: {reason} "
+        f"{failed} of {len(result)} circuits have no counts, or not all. The first: {str(reason).rstrip('.')}. "
         "See result.report() and result.failures."
     )

@@ -106,3 +106,11 @@ def test_observer_that_raises_is_dropped() -> None:
 
 def test_empty_task_has_no_share() -> None:
     assert "0/0 circuits, " in line(status(done=0, total=0, state="done"))
+
+
+def test_notebook_without_widgets_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Console, "is_jupyter", True)
+    monkeypatch.setattr("ray_qjm.frontends.progress.find_spec", lambda name: None)
+    assert isinstance(view(None), Lines)
+    monkeypatch.setattr("ray_qjm.frontends.progress.find_spec", lambda name: name)
+    assert isinstance(view(None), Bar)
