@@ -109,7 +109,7 @@ def test_empty_task_has_no_share() -> None:
 
 
 def test_notebook_without_widgets_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Console, "is_jupyter", True)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr("ray_qjm.frontends.progress.find_spec", lambda name: None)
     assert isinstance(view(None), Lines)
     monkeypatch.setattr("ray_qjm.frontends.progress.find_spec", lambda name: name)
