@@ -69,7 +69,7 @@ class EmptyLauncher:
     def put(self, payload: Payload) -> Any:
         raise AssertionError("no payloads here")
 
-    def cancel(self, *, force: bool) -> None:
+    def cancel(self) -> None:
         raise AssertionError("nothing is cancelled here")
 
 

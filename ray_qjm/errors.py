@@ -147,4 +147,12 @@ class TaskInterrupted(KeyboardInterrupt):
 
 
 class PartialResultWarning(UserWarning):
-    """Some circuits have no counts; the message says how many and where the reasons stand."""
+    """Some circuits have no counts; the message says how many and where the reasons stand.
+
+    Attributes:
+        result: The ``TaskResult``, for those who turn warnings into errors.
+    """
+
+    def __init__(self, *args: Any, result: Any = None) -> None:
+        self.result = result
+        super().__init__(*args)

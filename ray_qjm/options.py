@@ -79,7 +79,10 @@ class Resources:
 
     def __post_init__(self) -> None:
         for name in ("num_cpus", "num_gpus"):
-            object.__setattr__(self, name, _amount(name, getattr(self, name), "a number of 0 or more"))
+            value = _amount(name, getattr(self, name), "a number of 0 or more")
+            object.__setattr__(self, name, value)
+            if value > 1 and value != int(value):
+                raise InvalidInputError(f"{name} is {value!r}; above 1 Ray takes whole numbers only.")
         if self.num_cpus == 0 and self.num_gpus == 0:
             raise InvalidInputError(
                 "num_cpus and num_gpus are both 0: nothing would bound the tasks running at once."

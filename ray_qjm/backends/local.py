@@ -20,6 +20,9 @@ from ray_qjm.results.counts import Row, fault
 #: Messages of exceptions are kept up to here: some quote whole circuits.
 MAX_ERROR = 10_000
 
+#: Texts of registers that are kept: most tasks have a handful.
+MAX_KEPT = 1000
+
 
 @dataclass(slots=True)
 class Ready:
@@ -179,6 +182,8 @@ class LocalBackend:
         key = tuple([(register.name, *[find(bit).index for bit in register]) for register in circuit.cregs])
         text = self._registers.get(key)
         if text is None:
+            if len(self._registers) >= MAX_KEPT:  # automatic names count on and on: c0, c1, ...
+                self._registers.clear()
             text = self._registers[key] = json.dumps(
                 [[name, bits] for name, *bits in key], separators=(",", ":")
             )

@@ -16,6 +16,9 @@ from ray_qjm.options import TranspileOptions
 #: gate set and buys nothing there.
 AUTO_LEVEL = 1
 
+#: Answers of a target that are kept.
+MAX_KEPT = 10_000
+
 #: Directives: no target lists them, every backend takes them.
 _ALWAYS = frozenset({"barrier"})
 _NESTED = frozenset(CONTROL_FLOW_OP_NAMES)
@@ -118,12 +121,14 @@ class Compiler:
 
     def _supports(self, name: str, qubits: tuple[int, ...]) -> bool:
         # A question to the target costs 1.5 us, and a device has few hundred answers.
+        if name in _ALWAYS or name in _NESTED:
+            return True
         key = (name, qubits)
         known = self._supported.get(key)
         if known is None:
-            known = self._supported[key] = name in _ALWAYS or (
-                name in _NESTED or bool(self._target.instruction_supported(name, qubits))
-            )
+            if len(self._supported) >= MAX_KEPT:
+                self._supported.clear()
+            known = self._supported[key] = bool(self._target.instruction_supported(name, qubits))
         return known
 
 

@@ -202,8 +202,9 @@ class IterableSource(DriverSource):
             self._iterator: Iterator[object] = iter(circuits)
         except TypeError as error:
             raise InvalidInputError(f"circuits is {_a(circuits)} ({error}). Pass {_KINDS}.") from error
-        if isinstance(circuits, Sized):
-            self.count = _check_length(len(circuits), count, self.kind)
+        length = _length(circuits)
+        if length is not None:
+            self.count = _check_length(length, count, self.kind)
         else:
             self.count = None if count is None else _check_count(count)
         self._read = 0
@@ -391,6 +392,14 @@ def _check_length(length: int, count: object, kind: str) -> int:
     if count is not None and _check_count(count, least=0) != length:
         raise InvalidInputError(f"the {kind} has {length} circuits, but count is {count}. Leave count out.")
     return length
+
+
+def _length(circuits: object) -> int | None:
+    """The length, where it has one; a wrapper round a generator may only pretend to."""
+    try:
+        return len(circuits) if isinstance(circuits, Sized) else None
+    except TypeError:
+        return None
 
 
 def _checked(item: object, copy: bool = False) -> QuantumCircuit | Exception:

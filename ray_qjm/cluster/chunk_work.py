@@ -190,8 +190,8 @@ class ChunkWorker:
         # Aer logs each circuit that it can't run; the reason stands in the circuit's row.
         logging.getLogger("qiskit_aer").setLevel(logging.CRITICAL)
         run_options = dict(spec.run_options)
-        if "max_parallel_threads" in set(made.options):
-            # Threads beyond what Ray reserved would take the other workers' cores.
+        if not dict(made.options).get("max_parallel_threads", 1):
+            # Aer's 0 takes all cores, those of the other workers too. What the user set stays.
             run_options.setdefault("max_parallel_threads", max(1, int(spec.resources.num_cpus)))
         self._backend = LocalBackend(
             made, name=name, run_options=run_options, memory=setup.memory, base=simulator_base(setup.seed)
@@ -290,7 +290,7 @@ class ChunkWorker:
             except Exception as error:
                 self._template = error
         if isinstance(self._template, Exception):
-            raise self._template
+            raise self._template.with_traceback(None)  # or it grows with each circuit
         bound = source.bind(index, self._template)
         check_runnable(bound)
         return bound
@@ -386,6 +386,11 @@ def _joined(deferred: Sequence[Deferred]) -> tuple[Deferred, ...]:
 
 def _too_large(needed: int, largest: int) -> UnsupportedCircuitError:
     return UnsupportedCircuitError(
-        f"simulating it takes {needed / 2**30:.1f} GiB, and the largest node has {largest / 2**30:.1f} GiB for Ray "
-        "tasks. Use another method (matrix_product_state, stabilizer) or a larger node."
+        f"simulating it takes {_gib(needed)}, and the largest node has {_gib(largest)} for Ray tasks. "
+        "Use another method (matrix_product_state, stabilizer) or a larger node."
     )
+
+
+def _gib(size: int) -> str:
+    # From some thousand qubits on the number is no float any more.
+    return f"{size / 2**30:.1f} GiB" if size < 2**70 else f"2^{size.bit_length() - 1} bytes"

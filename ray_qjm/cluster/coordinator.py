@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ray_qjm.circuits.sources import DriverSource
 from ray_qjm.cluster.chunk_work import Outcome, Payload, TaskSetup, read_batches
-from ray_qjm.cluster.feeder import Feeder
+from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.errors import RayQjmError, SourceError, TaskCancelledError, TaskFailedError, WorkerDiedError
 from ray_qjm.options import RunOptions
 from ray_qjm.planning.schedule import (
@@ -40,6 +43,8 @@ from ray_qjm.results.report import FailureRange, merge
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
 SLOTS_EVERY_S = 5.0
+#: How long the end of the process waits for a task that still runs: a forced cancel takes a tenth of a second.
+EXIT_S = 5.0
 #: Ranges of failures that are kept for the report of a running task; the result's own has all.
 MAX_RANGES = 10_000
 
@@ -56,8 +61,8 @@ class Launcher(Protocol):
     def put(self, payload: Payload) -> Any:
         """Keep a payload for ``start``."""
 
-    def cancel(self, *, force: bool) -> None:
-        """Cancel what is in flight; each chunk's ``done`` is called all the same."""
+    def cancel(self) -> None:
+        """End what is in flight, processes included; each chunk's ``done`` is called all the same."""
 
 
 @dataclass(slots=True)
@@ -68,6 +73,7 @@ class _Held:
     stop: int
     reference: Any
     left: int
+    read_s: float
 
 
 class Coordinator:
@@ -105,6 +111,8 @@ class Coordinator:
         self.ended = threading.Event()
         #: Why the task ended without having run everything, if so.
         self.error: BaseException | None = None
+        #: What went wrong with showing progress, if anything did.
+        self.complaint: str | None = None
         self._schedule = schedule
         self._launcher = launcher
         self._setup = setup
@@ -117,6 +125,7 @@ class Coordinator:
         self._held: dict[int, _Held] = {}
         self._submitted: dict[Chunk, float] = {}
         self._failures: list[FailureRange] = []
+        self._listing = True
         self._unlisted = 0
         self._cancelled = 0
         self._state: TaskState = "running"
@@ -127,18 +136,19 @@ class Coordinator:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._status = self._snapshot()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {task_id}", daemon=True)
+        _coordinators.add(self)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
     def cancel(self, *, force: bool = False) -> None:
-        """Start nothing any more and interrupt what runs; returns at once, ``ended`` tells when it is over.
+        """Start nothing any more; returns at once, ``ended`` tells when it is over.
 
         Args:
-            force: Kill the worker processes that still run chunks, without grace.
+            force: Kill the worker processes that run chunks, without grace.
         """
-        self._calls.put(lambda: self._cancel("cancelled", force=force))
+        self._calls.put(lambda: self._cancel(force=force))
 
     def gate(self, open_: bool) -> None:
         """Hold back new chunks while the reader of the stream lags behind."""
@@ -179,26 +189,28 @@ class Coordinator:
     def _run(self) -> None:
         try:
             self._loop()
-        except Exception as error:
+        # SystemExit too: a thread that ended without a word would leave its task looking whole.
+        except BaseException as error:
             self.error = error if isinstance(error, RayQjmError) else _broken(error)
             self._state = "failed"
+            with suppress(Exception):
+                self._launcher.cancel()
         finally:
             try:
                 if self._feeder is not None:
                     self._feeder.stop()
                 self._fill_up()
-            except Exception as error:
+            except BaseException as error:
                 self.error = self.error or _broken(error)
                 self._state = "failed"
             self._held.clear()
             self.parts.close()
-            try:
-                self._tell()  # before anyone who waits goes on: the bar's last state is the true one
-            finally:
-                self.ended.set()
+            self._tell()  # before anyone who waits goes on: the bar's last state is the true one
+            self.ended.set()
 
     def _loop(self) -> None:
         self._refresh_slots()
+        self._tell()
         refresh_at = time.monotonic() + SLOTS_EVERY_S
         while not self._schedule.finished:
             now = time.monotonic()
@@ -206,7 +218,7 @@ class Coordinator:
                 self._refresh_slots()
                 refresh_at = now + SLOTS_EVERY_S
             if now >= self._force_at:
-                self._launcher.cancel(force=True)
+                self._launcher.cancel()
                 self._force_at = math.inf
             try:
                 call = self._calls.get(timeout=max(0.0, min(refresh_at, self._force_at) - now))
@@ -220,7 +232,14 @@ class Coordinator:
             self._state = "cancelled" if self.error is None else "failed"
 
     def _refresh_slots(self) -> None:
-        slots = self._launcher.slots()
+        try:
+            slots = self._launcher.slots()
+        except RayQjmError:
+            raise
+        except Exception:
+            if not self._slots:
+                raise
+            return  # the cluster has something else to do just now: ask again in a while
         if slots != self._slots:
             self._slots = slots
             self._apply(*(Slots(backend, number) for backend, number in enumerate(slots)))
@@ -233,7 +252,7 @@ class Coordinator:
                 case WriteFailed():
                     self._write_failed(action)
                 case Stop():
-                    self._cancel("stopped", force=False)
+                    self._cancel()
                     self.error = TaskFailedError(
                         f"the task was stopped: {action.reason} Mend the cause, or raise RunOptions(max_failures=...)."
                     )
@@ -258,28 +277,35 @@ class Coordinator:
             lambda result: self._calls.put(lambda: self._done(chunk, result)),
         )
 
-    def _told(self, chunk: Chunk, number: int, reference: Any, error: BaseException | None) -> None:
-        self._calls.put(lambda: self._read(chunk, number, reference, error))
+    def _told(self, chunk: Chunk, reading: Reading) -> None:
+        self._calls.put(lambda: self._read(chunk, reading))
 
-    def _read(self, chunk: Chunk, number: int, reference: Any, error: BaseException | None) -> None:
+    def _read(self, chunk: Chunk, reading: Reading) -> None:
         if chunk not in self._asked:
             return  # dropped when the task was cancelled
         self._asked.remove(chunk)
-        if error is not None:
-            self._end(error)
+        if reading.error is not None:
+            self._end(reading.error)
             self._apply(Dropped(chunk))
             return
+        number = reading.circuits
         if number < len(chunk):
             self._apply(Shortened(chunk, chunk.start + number))
             if number == 0:
                 return
             chunk = replace(chunk, stop=chunk.start + number)
-        held = self._held[chunk.start] = _Held(chunk.start, chunk.stop, reference, number)
+        held = self._held[chunk.start] = _Held(
+            chunk.start, chunk.stop, reading.reference, number, reading.seconds
+        )
         self._submit(chunk, held)
 
     def _done(self, chunk: Chunk, result: Outcome | BaseException) -> None:
         submitted = self._submitted.pop(chunk)
-        if isinstance(result, BaseException):
+        if type(result).__name__ in _NOT_THE_CHUNK:
+            self._note(chunk, submitted, "failed", str(result), None)
+            self._end(SourceError(f"workers can't be started: {result}"))
+            self._apply(Dropped(chunk))
+        elif isinstance(result, BaseException):
             reason = _reason(result)
             if self._schedule.cancelling:
                 self._note(chunk, submitted, "cancelled", None, None)
@@ -300,10 +326,13 @@ class Coordinator:
         for batch in read_batches(outcome.data) if outcome.data else ():
             rows += batch.num_rows
             self.parts.add(with_jobs(batch, [job]))
+        held = self._holder(chunk) if self._held else None
+        # A slow generator makes small chunks as a slow simulation does.
+        seconds = outcome.seconds if held is None else max(outcome.seconds, held.read_s)
         self._release(chunk, rows)
         for failure in outcome.failures:
             self._list(failure)
-        self._apply(Stored(chunk, outcome.seconds, outcome.done, outcome.failures, outcome.deferred))
+        self._apply(Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred))
         self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
 
     def _write_failed(self, action: WriteFailed) -> None:
@@ -321,24 +350,27 @@ class Coordinator:
         self._list(failure)
 
     def _end(self, error: BaseException) -> None:
-        self._cancel("stopped", force=False)
-        self.error = self.error or error
+        if self._state == "running":
+            self._cancel()
+            self.error = error
 
-    def _cancel(self, why: str, *, force: bool) -> None:
-        if self._schedule.finished:
-            return
+    def _cancel(self, *, force: bool = False) -> None:
+        """Start nothing any more; what was submitted may end within the grace.
+
+        Ray's soft cancel is never used: it waits for the worker's interpreter lock, which Aer holds while it
+        simulates, and then no forced one is heard either.
+        """
         if self._state == "running":
             self._state = "cancelling"
-            self._apply(Cancel())
             if self._feeder is not None:
                 self._feeder.stop()
+            self._apply(Cancel())
             for chunk in tuple(self._asked):
                 self._asked.remove(chunk)
                 self._apply(Dropped(chunk))
-            self._launcher.cancel(force=force)
             self._force_at = time.monotonic() + self._options.cancel_grace_s
-        elif force:
-            self._launcher.cancel(force=True)
+        if force:
+            self._force_at = time.monotonic()
 
     # Rows and jobs.
 
@@ -367,7 +399,9 @@ class Coordinator:
     def _list(self, failure: Failure) -> None:
         if len(self._failures) >= MAX_RANGES:
             self._failures = merge(self._failures)
-        if len(self._failures) >= MAX_RANGES:
+            # If joining neighbours doesn't help, trying again each time would only cost.
+            self._listing = len(self._failures) < MAX_RANGES // 2
+        if not self._listing:
             self._unlisted += failure.stop - failure.start
             return
         self._failures.append(
@@ -440,7 +474,7 @@ class Coordinator:
 
     def _holder(self, chunk: Chunk) -> _Held | None:
         held = self._held.get(chunk.start)
-        if held is not None:
+        if held is not None and chunk.stop <= held.stop:
             return held
         # A half, or a circuit that waited for memory: few payloads are held, and this is rare.
         return next(
@@ -470,8 +504,13 @@ class Coordinator:
 
     def _tell(self) -> None:
         self._status = self._snapshot()
-        if self._observe is not None:
+        if self._observe is None:
+            return
+        try:
             self._observe(self._status)
+        except BaseException as error:  # whoever watches must not end the task
+            self._observe = None
+            self.complaint = f"progress raised {type(error).__name__}: {error}; it was not called again."
 
 
 def _waiting(outcome: Outcome) -> str | None:
@@ -482,6 +521,22 @@ def _waiting(outcome: Outcome) -> str | None:
     most = max(item.memory for item in outcome.deferred) / 2**30
     return f"{circuits} circuit{' waits' if circuits == 1 else 's wait'} for {most:.1f} GiB to be reserved"
 
+
+_coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
+
+
+@atexit.register  # runs before Ray's own, which was registered earlier
+def _end_with_the_process() -> None:
+    """End what still runs when the interpreter does, while there is a Ray to talk to."""
+    running = [coordinator for coordinator in _coordinators if not coordinator.ended.is_set()]
+    for coordinator in running:
+        coordinator.cancel(force=True)
+    for coordinator in running:
+        coordinator.ended.wait(EXIT_S)
+
+
+#: Ray's errors that no other chunk would be spared.
+_NOT_THE_CHUNK = frozenset({"RuntimeEnvSetupError"})
 
 #: What Ray's errors mean for a circuit; their own texts run over many lines and name machines.
 _DEATHS = {
@@ -504,7 +559,7 @@ def _reason(error: BaseException) -> tuple[str, str]:
     return type(cause).__name__, text[-1] if text else "no message"
 
 
-def _broken(error: Exception) -> TaskFailedError:
+def _broken(error: BaseException) -> TaskFailedError:
     failed = TaskFailedError(f"the task's coordinator broke: {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray_qjm.circuits.payload import encode
@@ -13,8 +15,25 @@ from ray_qjm.cluster.chunk_work import Payload
 from ray_qjm.errors import SourceError
 from ray_qjm.planning.schedule import Chunk
 
-#: Told for each chunk: how many circuits there were, and their payload in the object store; or an error.
-Told = Callable[[Chunk, int, Any, BaseException | None], None]
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a source gave for a chunk.
+
+    Attributes:
+        circuits: How many; fewer than were asked for mean that it has ended.
+        reference: Their payload in the object store; ``None`` if there were none.
+        seconds: How long the source took.
+        error: Why it can't be read any more.
+    """
+
+    circuits: int = 0
+    reference: Any = None
+    seconds: float = 0.0
+    error: BaseException | None = None
+
+
+Told = Callable[[Chunk, Reading], None]
 
 
 class Feeder:
@@ -32,29 +51,36 @@ class Feeder:
         self._source = source
         self._put = put
         self._told = told
+        self._stopped = False
         self._asked: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         # A generator that never answers must not keep the process alive.
-        threading.Thread(target=self._read, name="ray_qjm feeder", daemon=True).start()
+        threading.Thread(target=self._run, name="ray_qjm feeder", daemon=True).start()
 
     def ask(self, chunk: Chunk) -> None:
         """Read the circuits of a chunk; chunks come in their order."""
         self._asked.put(chunk)
 
     def stop(self) -> None:
-        """Read nothing any more."""
+        """Read nothing any more, not even what was asked for."""
+        self._stopped = True
         self._asked.put(None)
 
-    def _read(self) -> None:
-        while (chunk := self._asked.get()) is not None:
+    def _run(self) -> None:
+        while (chunk := self._asked.get()) is not None and not self._stopped:
             try:
-                items = self._source.read(len(chunk))
-                reference = None
-                if items:
-                    columns = self._source.columns(chunk.start, chunk.start + len(items))
-                    reference = self._put(Payload(chunk.start, encode(items), columns))
-                self._told(chunk, len(items), reference, None)
-                del items, reference
-            except Exception as error:
+                reading = self._read(chunk)
+            # A generator may raise SystemExit or a CancelledError: nobody would answer for its chunk.
+            except BaseException as error:
                 why = f"{self._source.kind} can't be read on ({type(error).__name__}: {error})."
-                broken = error if isinstance(error, SourceError) else SourceError(why)
-                self._told(chunk, 0, None, broken)
+                reading = Reading(error=error if isinstance(error, SourceError) else SourceError(why))
+            self._told(chunk, reading)
+            del reading
+
+    def _read(self, chunk: Chunk) -> Reading:
+        begun = time.perf_counter()
+        items = self._source.read(len(chunk))
+        seconds = time.perf_counter() - begun
+        if not items or self._stopped:
+            return Reading(len(items))
+        columns = self._source.columns(chunk.start, chunk.start + len(items))
+        return Reading(len(items), self._put(Payload(chunk.start, encode(items), columns)), seconds)

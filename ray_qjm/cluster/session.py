@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import suppress
 
 import ray
+
+#: Two threads that start Ray at once would start two.
+_lock = threading.Lock()
 
 
 def connect() -> bool:
@@ -17,18 +21,26 @@ def connect() -> bool:
     chatter and the output of its workers.
 
     Returns:
-        Whether it was started here: then it ends with this process, and it won't get more nodes.
+        Whether this process started it: then it ends with this process, and it won't get more nodes.
 
     Raises:
         ConnectionError: ``RAY_ADDRESS`` doesn't answer.
     """
-    if ray.is_initialized():
-        return False
-    if os.environ.get("RAY_ADDRESS"):
-        _use_token()
-    # Not address="auto": that would join the private Ray of any other process on this machine, and die with it.
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    with _lock:
+        if not ray.is_initialized():
+            if os.environ.get("RAY_ADDRESS"):
+                _use_token()
+            # Not address="auto": that would join the private Ray of any other process here, and die with it.
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
     return bool(getattr(getattr(ray._private.worker, "_global_node", None), "head", False))
+
+
+def identity() -> tuple[str, str] | None:
+    """Which Ray this process is connected to, and as which driver; ``None`` if to none."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return str(context.get_node_id()), str(context.get_job_id())
 
 
 def _use_token() -> None:

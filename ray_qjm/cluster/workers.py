@@ -11,7 +11,8 @@ from typing import Any
 import ray
 
 from ray_qjm.cluster.chunk_work import ChunkWorker, Outcome, Payload, load_setup
-from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError
+from ray_qjm.cluster.session import identity
+from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, TaskFailedError
 from ray_qjm.options import Resources
 from ray_qjm.planning.schedule import Chunk
 
@@ -78,9 +79,10 @@ class RayLauncher:
         self._specs = list(backends)
         self._only_here = only_here
         self._setup = [ray.put(setup)]
+        self._session = identity()
         self._running: dict[Chunk, Any] = {}
         self._named = 0
-        self._largest: int | None = None
+        self._largest: dict[int, int | None] = {}
         self.slots()
 
     def slots(self) -> list[int]:
@@ -89,16 +91,17 @@ class RayLauncher:
         Raises:
             InvalidInputError: None, and no node will come.
         """
+        self._check()
         known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         nodes = [node["Resources"] for node in known if node["Alive"]]
-        self._largest = max((int(node.get("memory", 0)) for node in nodes), default=None)
         found = []
-        for name, resources in self._specs:
-            wanted = {
-                "CPU": resources.num_cpus,
-                "GPU": resources.num_gpus,
-                "memory": resources.memory_bytes or 0,
-            }
+        for backend, (name, resources) in enumerate(self._specs):
+            wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
+            able = [
+                node for node in nodes if all(node.get(kind, 0) >= amount for kind, amount in wanted.items())
+            ]
+            self._largest[backend] = max((int(node.get("memory", 0)) for node in able), default=None)
+            wanted["memory"] = resources.memory_bytes or 0
             slots = sum(
                 min(math.floor(node.get(kind, 0) / amount) for kind, amount in wanted.items() if amount)
                 for node in nodes
@@ -117,6 +120,7 @@ class RayLauncher:
 
     def start(self, chunk: Chunk, payload: Any, done: Done) -> None:
         """Submit a chunk; ``done`` is called from a thread of Ray's."""
+        self._check()
         resources = self._specs[chunk.backend][1]
         options: dict[str, Any] = {"name": self._name(chunk), "num_cpus": resources.num_cpus}
         if resources.num_gpus:
@@ -124,7 +128,7 @@ class RayLauncher:
         if memory := max(chunk.memory, resources.memory_bytes or 0):
             options["memory"] = memory
         reference = _simulate.options(**options).remote(
-            self._task, self._setup, chunk, payload, self._largest
+            self._task, self._setup, chunk, payload, self._largest.get(chunk.backend)
         )
         self._running[chunk] = reference
 
@@ -147,13 +151,16 @@ class RayLauncher:
 
     def put(self, payload: Payload) -> Any:
         """Keep a payload in Ray's object store, for ``start``."""
+        self._check()
         return ray.put(payload)
 
-    def cancel(self, *, force: bool) -> None:
-        """Cancel what is in flight: each chunk's ``done`` is called all the same.
-
-        Args:
-            force: Kill the processes of those that run, instead of interrupting them.
-        """
+    def cancel(self) -> None:
+        """End what is in flight, processes included: each chunk's ``done`` is called all the same."""
+        self._check()
         for reference in list(self._running.values()):
-            ray.cancel(reference, force=force)
+            ray.cancel(reference, force=True)
+
+    def _check(self) -> None:
+        """Make sure of Ray: its calls would quietly start another one where it has been shut down."""
+        if identity() != self._session:
+            raise TaskFailedError("Ray was shut down, or started anew, while the task ran.")

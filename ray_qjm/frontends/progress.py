@@ -46,13 +46,21 @@ def view(progress: bool | Observer | None) -> View:
     if progress is False:
         return Silent()
     if progress is None or progress is True:
-        console = Console(stderr=True)
+        console = _Console(stderr=True)
         if console.is_jupyter:
             # rich draws a live bar in a notebook by way of ipywidgets, and only warns where they are missing.
-            console = Console()
+            console = _Console()
             return Lines(console) if find_spec("ipywidgets") is None else Bar(console)
         return Bar(console) if console.is_terminal else Lines(console)
     return Told(progress)
+
+
+class _Console(Console):
+    """One that goes quiet when its reader has gone; rich would end the process, from whichever thread."""
+
+    def on_broken_pipe(self) -> None:
+        """Write no more."""
+        self.quiet = True
 
 
 class Silent:
@@ -87,7 +95,7 @@ class Told(Silent):
             return
         try:
             self._observer(status)
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in it, say: not the task's end
             self._observer = None
             self._complaint = f"progress raised {type(error).__name__}: {error}; it was not called again."
 

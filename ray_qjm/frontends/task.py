@@ -105,12 +105,13 @@ class Task:
         return self.status()
 
     def cancel(self, *, force: bool = False) -> None:
-        """Start nothing any more and interrupt what runs. Returns at once; ``wait`` tells when it is over.
+        """Start nothing any more. Returns at once; ``wait`` tells when it is over.
 
-        What is finished is kept: ``result(partial=True)``.
+        Chunks that are submitted may end within ``RunOptions.cancel_grace_s``; then their worker processes
+        are killed. What is finished is kept: ``result(partial=True)``.
 
         Args:
-            force: Kill worker processes at once, instead of after ``RunOptions.cancel_grace_s``.
+            force: Kill worker processes at once.
         """
         self._coordinator.cancel(force=force)
 
@@ -131,7 +132,7 @@ class Task:
     def _stream(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
             yield from batches
-        except GeneratorExit:
+        except BaseException:  # the loop was left, or Ctrl-C
             self.cancel()
             raise
         self._coordinator.ended.wait()
@@ -164,7 +165,8 @@ class Task:
         return self._outcome()
 
     def _outcome(self) -> TaskResult:
-        if (complaint := self._complaint()) is not None:
+        complaint = self._complaint() or self._coordinator.complaint
+        if complaint is not None:
             warnings.warn(complaint, RuntimeWarning, stacklevel=3)
         error = self._coordinator.error
         if isinstance(error, TaskFailedError) and error.result is None:
@@ -178,11 +180,13 @@ class Task:
                 f"the task was cancelled: {status.done} of {len(result)} circuits are done; error.result has them.",
                 result,
             )
+        if status.state != "done":
+            raise TaskFailedError(f"the task ended as {status.state!r}, without a reason.", result)
         if status.failed:
             message = _what_failed(result, status.failed)
             if self._raise_failures:
                 raise TaskFailedError(message, result)
-            warnings.warn(message, PartialResultWarning, stacklevel=3)
+            warnings.warn(PartialResultWarning(message, result=result), stacklevel=3)
         return result
 
     def _whole(self) -> TaskResult:

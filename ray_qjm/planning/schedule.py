@@ -14,6 +14,10 @@ from typing import Literal
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.planning.chunks import ChunkSizer
 
+#: So many worker processes may die before anything came back: a backend or function that kills each process at
+#: once would take an hour to fail `max_failures` circuits, one by one.
+MAX_DEATHS = 20
+
 State = Literal["planned", "started", "stored", "failed", "cancelled"]
 
 #: (state, what happened) -> new state. What isn't listed raises InvalidTransitionError.
@@ -179,6 +183,9 @@ class BackendState:
     failed: int = 0
     chunks: int = 0
     crashes: int = 0
+    #: Circuits that wait for memory to be reserved, one a chunk; and how many such chunks are in flight.
+    reserved: deque[Chunk] = field(default_factory=deque)
+    reserving: int = 0
 
 
 @dataclass(slots=True)
@@ -282,7 +289,10 @@ class Schedule:
         for deferred in event.deferred:
             if self.cancelling:
                 continue
-            self._again.append(replace(_part(chunk, deferred.start, deferred.stop), memory=deferred.memory))
+            # One by one: each is long, and together they would be one Ray task on one core.
+            for circuit in range(deferred.start, deferred.stop):
+                alone = replace(_part(chunk, circuit, circuit + 1), memory=deferred.memory)
+                self.backends[chunk.backend].reserved.append(alone)
         state = self.backends[chunk.backend]
         state.chunks += 1
         state.done += event.done
@@ -311,8 +321,16 @@ class Schedule:
             self._count_failure(failure, state, actions, mixed=False)
             return
         self._leave(chunk, "crash")
+        if state.chunks == 0 and state.crashes >= MAX_DEATHS:
+            self._stop(
+                f"{state.crashes} worker processes died and none came back with a result. "
+                f"The last reason: {event.error_type}: {event.error.rstrip('.')}.",
+                actions,
+            )
+            return
         if chunk.attempt < retries:
-            self._again.appendleft(replace(chunk, attempt=chunk.attempt + 1))
+            again = replace(chunk, attempt=chunk.attempt + 1)
+            (state.reserved if chunk.memory else self._again).appendleft(again)
             return
         # A second crash: the halves are not given another try before they are halved in their turn, but a
         # circuit that stands alone is (it may only have been the neighbour of the one that kills).
@@ -336,6 +354,8 @@ class Schedule:
     def _cancel(self) -> None:
         self.cancelling = True
         self._again.clear()
+        for state in self.backends:
+            state.reserved.clear()
 
     def _count_failure(
         self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool
@@ -347,14 +367,16 @@ class Schedule:
             return
         self._streak.add(failure)
         if self._streak.circuits >= self.max_failures:
-            actions.append(
-                Stop(
-                    f"{self._streak.circuits} circuits in a row failed with {self._streak.error_type} "
-                    f"and none succeeded between them; max_failures is {self.max_failures}. "
-                    f"The last reason: {self._streak.error}"
-                )
+            self._stop(
+                f"{self._streak.circuits} circuits in a row failed with {self._streak.error_type} and none "
+                f"succeeded between them; max_failures is {self.max_failures}. "
+                f"The last reason: {self._streak.error.rstrip('.')}.",
+                actions,
             )
-            self._cancel()
+
+    def _stop(self, reason: str, actions: list[Action]) -> None:
+        actions.append(Stop(reason))
+        self._cancel()
 
     # What follows.
 
@@ -365,49 +387,38 @@ class Schedule:
             limit = self.max_in_flight
             if limit is not None and len(self._started) >= limit:
                 return
-            backend = self._freest()
-            if backend is None:
-                return
-            chunk = self._next_chunk(backend)
+            chunk = next(filter(None, map(self._next_chunk, self._with_room())), None)
             if chunk is None:
                 return
+            self._turn = chunk.backend + 1
             self._enter(chunk)
             actions.append(Start(chunk))
 
-    def _freest(self) -> int | None:
-        """Backend with the most room for its slots; ties go round, so that each gets its turn."""
+    def _with_room(self) -> list[int]:
+        """Backends with room for another chunk, the freest first; ties go round, so that each gets its turn."""
         count = len(self.backends)
-        best: tuple[float, int] | None = None
-        for offset in range(count):
-            index = (self._turn + offset) % count
-            state = self.backends[index]
-            room = self.prefetch * state.slots
-            if state.in_flight >= room:
-                continue
-            load = state.in_flight / room
-            if best is None or load < best[0]:
-                best = (load, index)
-        if best is None:
-            return None
-        self._turn = best[1] + 1
-        return best[1]
+        turns = [(self._turn + offset) % count for offset in range(count)]
+        room = {i: self.prefetch * self.backends[i].slots for i in turns}
+        free = [i for i in turns if self.backends[i].in_flight < room[i]]
+        return sorted(free, key=lambda i: self.backends[i].in_flight / room[i])
 
     def _next_chunk(self, backend: int) -> Chunk | None:
+        state = self.backends[backend]
+        # Chunks that wait for memory inside Ray leave half of the room to others, or a core might idle.
+        if state.reserved and state.reserving < max(1, state.slots):
+            return state.reserved.popleft()
         if self._again:
-            chunk = self._again.popleft()
-            # Memory was found out for one backend; another must find out anew.
-            return chunk if chunk.memory else replace(chunk, backend=backend)
+            return replace(self._again.popleft(), backend=backend)
         left = None if self.total is None else self.total - self.next_index
         if left is not None and left <= 0:
             return None
-        state = self.backends[backend]
         slots = sum(s.slots for s in self.backends)
         start = self.next_index
         self.next_index = start + state.sizer.size(left, slots)
         return Chunk(start, self.next_index, backend)
 
     def _finish_if_idle(self, actions: list[Action]) -> None:
-        if self._finished or self._started or self._again:
+        if self._finished or self._started or self._again or any(b.reserved for b in self.backends):
             return
         ended = self.total is not None and self.next_index >= self.total
         if ended or self.cancelling:
@@ -422,6 +433,7 @@ class Schedule:
         self._started[key] = chunk
         state = self.backends[chunk.backend]
         state.in_flight += 1
+        state.reserving += chunk.memory > 0
         state.circuits_in_flight += len(chunk)
 
     def _require(self, chunk: Chunk, what: str) -> None:
@@ -437,6 +449,7 @@ class Schedule:
         del self._started[chunk.start, chunk.attempt]
         state = self.backends[chunk.backend]
         state.in_flight -= 1
+        state.reserving -= chunk.memory > 0
         state.circuits_in_flight -= len(chunk)
 
 

@@ -744,3 +744,43 @@ def test_sweep_is_no_group() -> None:
     circuit.rx(Parameter("t"), 0)
     with pytest.raises(InvalidInputError, match=r"group 'a' is a Sweep, .*or run it as a task of its own"):
         make_source({"a": Sweep(circuit, {"t": [1.0]})})
+
+
+class Pretender:
+    """As ``tqdm(generator)``: it has ``__len__``, and calling it fails."""
+
+    def __iter__(self) -> Iterator[QuantumCircuit]:
+        return iter([QuantumCircuit(1), QuantumCircuit(2)])
+
+    def __len__(self) -> int:
+        raise TypeError("object of type 'generator' has no len()")
+
+
+def test_length_that_cannot_be_had_is_unknown() -> None:
+    source = make_source(Pretender())
+    assert source.count is None
+    assert isinstance(source, DriverSource)
+    assert len(source.read(5)) == 2
+
+
+class Resuming:
+    """An iterator that goes on after its end."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __iter__(self) -> Resuming:
+        return self
+
+    def __next__(self) -> QuantumCircuit:
+        self.calls += 1
+        if self.calls == 3:
+            raise StopIteration
+        return QuantumCircuit(1)
+
+
+def test_iterator_that_goes_on_after_its_end_has_ended() -> None:
+    source = make_source(Resuming())
+    assert isinstance(source, DriverSource)
+    assert len(source.read(5)) == 2
+    assert source.read(5) == []

@@ -281,7 +281,7 @@ class World:
             assert backend.in_flight == len(mine)
             assert backend.circuits_in_flight == sum(map(len, mine))
         # Nothing is lost and nothing doubled: each circuit taken has its row, is in flight, or waits.
-        waiting = list(schedule._again)
+        waiting = [*schedule._again, *(chunk for b in schedule.backends for chunk in b.reserved)]
         places = [i for chunk in (*self.in_flight, *waiting) for i in range(chunk.start, chunk.stop)]
         if not self.feeding:
             places += self.rows
@@ -296,7 +296,11 @@ class World:
         limit = schedule.max_in_flight
         room = any(b.in_flight < schedule.prefetch * b.slots for b in schedule.backends)
         if self.open and not self.cancelled and room and (limit is None or len(self.in_flight) < limit):
-            assert not waiting, "room, and work that waits"
+            # Chunks that wait for memory take half of a backend's room only.
+            assert not schedule._again, "room, and work that waits"
+            for b in schedule.backends:
+                if b.in_flight < schedule.prefetch * b.slots:
+                    assert not b.reserved or b.reserving >= max(1, b.slots)
             assert schedule.total is not None and self.taken >= schedule.total
 
     def _check_memory(self, waiting: Sequence[Chunk]) -> None:
@@ -674,7 +678,7 @@ def test_one_reason_that_fails_everything_stops_the_task() -> None:
     assert isinstance(stop, Stop)
     assert stop.reason == (
         "8 circuits in a row failed with A and none succeeded between them; max_failures is 8. "
-        "The last reason: reason of 4"
+        "The last reason: reason of 4."
     )
     assert schedule.cancelling
 
@@ -797,7 +801,10 @@ def test_deferred_circuit_stays_with_its_backend_and_keeps_its_memory() -> None:
     schedule.handle(Slots(1, 1))
     schedule.handle(Slots(0, 0))
     deferred = Stored(chunk, 1.0, 3, deferred=(Deferred(2, 3, 77),))
-    assert started(schedule.handle(deferred)) == [Chunk(2, 3, backend=0, memory=77)]
+    (other,) = started(schedule.handle(deferred))
+    assert (other.backend, other.memory) == (1, 0)
+    again = schedule.handle(Slots(0, 1), Stored(other, 1.0, len(other)))
+    assert started(again) == [Chunk(2, 3, backend=0, memory=77)]
 
 
 def test_chunk_with_memory_teaches_no_pace() -> None:
@@ -842,3 +849,33 @@ def test_chunk_whose_circuits_do_not_add_up_is_refused() -> None:
     )
     with pytest.raises(InvalidTransitionError, match="came back with 3 circuits of"):
         schedule.handle(Stored(start.chunk, 1.0, done=3 if len(start.chunk) != 3 else 2))
+
+
+def test_deferred_range_comes_back_one_by_one_and_leaves_room_for_others() -> None:
+    """Together they would be one Ray task on one core; all at once they would fill the room and wait."""
+    schedule = make(1000)
+    chunks = started(schedule.handle(Slots(0, 2)))
+    first = chunks[0]
+    deferred = Stored(first, 1.0, 0, deferred=(Deferred(first.start, first.stop, 2**30),))
+    more = started(schedule.handle(deferred))
+    assert more == [Chunk(0, 1, memory=2**30)]
+    more = started(
+        schedule.handle(Stored(chunks[1], 1.0, len(chunks[1])), Stored(chunks[2], 1.0, len(chunks[2])))
+    )
+    assert [chunk.memory for chunk in more] == [2**30, 0]
+    done = started(schedule.handle(Stored(Chunk(0, 1, memory=2**30), 9.0, 1)))
+    assert [chunk for chunk in done if chunk.memory] == [Chunk(2, 3, memory=2**30)]
+
+
+def test_processes_that_all_die_stop_the_task_soon() -> None:
+    schedule = make(1_000_000)
+    waiting = deque(started(schedule.handle(Slots(0, 2))))
+    deaths = 0
+    while waiting:
+        actions = schedule.handle(Crashed(waiting.popleft(), "WorkerDiedError", "segmentation fault"))
+        waiting.extend(started(actions))
+        deaths += 1
+        if stops := [action for action in actions if isinstance(action, Stop)]:
+            assert "20 worker processes died and none came back" in stops[0].reason
+            break
+    assert deaths == 20

@@ -107,6 +107,90 @@ def test_script_that_ends_before_its_task_ends_quietly() -> None:
     assert err == ""
 
 
+LEFT_GENERATOR = """
+import itertools, ray_qjm
+from tests.ray.circuits_for_tests import coin
+task = ray_qjm.submit((coin(i) for i in itertools.count()), shots=10)
+stream = task.stream()
+next(stream)
+print("leaving", flush=True)
+"""
+
+
+def test_script_that_ends_while_its_generator_is_read_ends_quietly() -> None:
+    process = driver(LEFT_GENERATOR)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out == "leaving\n"
+    assert err == ""
+
+
+READERLESS = """
+import ray_qjm, sys
+from tests.ray.circuits_for_tests import coin
+ray_qjm.run(coin, count=10, shots=10, progress=False)
+sys.stderr.close()
+import os, rich.console
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 2)
+sys.stderr = open(2, "w", buffering=1)
+from ray_qjm.frontends import progress
+progress.LINE_EVERY_S = 0.0
+result = ray_qjm.run(coin, count=400, shots=10)
+print(result.status_counts, flush=True)
+os._exit(0)
+"""
+
+
+def test_reader_of_progress_that_has_gone_costs_nothing_but_the_progress() -> None:
+    process = driver(READERLESS)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out == "{'done': 400}\n"
+
+
+THREADS = """
+import threading, ray_qjm
+from tests.ray.circuits_for_tests import coin
+found = []
+def work():
+    found.append(len(ray_qjm.run(coin, count=20, shots=10, progress=False)))
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(found)
+"""
+
+
+def test_threads_that_run_at_once_share_one_ray() -> None:
+    out, err = finish(driver(THREADS))
+    assert out == "[20, 20, 20]\n", err
+
+
+SHUTDOWN = """
+import ray, ray_qjm
+from tests.ray.circuits_for_tests import coin
+task = ray_qjm.submit(coin, count=1_000_000, shots=10)
+stream = task.stream()
+next(stream)
+ray.shutdown()
+task.cancel()
+try:
+    task.wait(60)
+    task.result()
+except ray_qjm.errors.RayQjmError as error:
+    print(type(error).__name__, error)
+print(ray.is_initialized())
+"""
+
+
+def test_ray_that_is_shut_down_ends_the_task_and_is_not_started_again() -> None:
+    out, err = finish(driver(SHUTDOWN))
+    assert out.endswith("False\n"), out + err
+    assert "Traceback" not in err
+
+
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A cluster of its own, with a store that a few hundred megabytes overwrite."""

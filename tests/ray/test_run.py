@@ -504,6 +504,12 @@ def test_bad_input_is_refused_before_anything_runs(arguments: dict[str, Any], me
         ray_qjm.submit(arguments.pop("circuits"), **arguments)
 
 
+def test_resources_that_this_machine_lacks_are_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match=r"backend aer asks for CPU 1, GPU 1 a chunk"):
+            ray_qjm.submit(coin, BackendSpec("aer", resources=Resources(num_gpus=1)), count=3)
+
+
 def test_unknown_backend_lists_the_known_ones() -> None:
     with pytest.raises(UnknownBackendError, match=r"'fake_manilla'.*Did you mean 'fake_manila'.*aer, basic"):
         run(coin, "fake_manilla", count=1)

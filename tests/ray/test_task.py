@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import psutil
 import pyarrow as pa
@@ -13,8 +14,14 @@ import pytest
 from qiskit import QuantumCircuit
 
 import ray_qjm
-from ray_qjm import TaskStatus
-from ray_qjm.errors import PartialResultWarning, ResultStreamedError, TaskCancelledError, WaitTimeoutError
+from ray_qjm import RunOptions, TaskStatus
+from ray_qjm.errors import (
+    PartialResultWarning,
+    ResultStreamedError,
+    SourceError,
+    TaskCancelledError,
+    WaitTimeoutError,
+)
 from tests.ray.circuits_for_tests import binary, coin, random_one
 
 
@@ -38,11 +45,12 @@ class Gatekeeper:
 
 
 def simulating() -> list[psutil.Process]:
-    """Processes that run a chunk now, by the names that Ray gives them."""
+    """Processes of this test's own Ray that run a chunk now, by the names that Ray gives them."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline", "ppid"]):
-        if (process.info["cmdline"] or [""])[0].startswith("ray::simulate"):
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if (process.cmdline() or [""])[0].startswith("ray::simulate"):
+                found.append(process)
     return found
 
 
@@ -119,6 +127,74 @@ def test_cancel_of_a_generator_that_never_answers() -> None:
         assert task.wait(timeout=30).state == "cancelled"
     finally:
         release.set()
+
+
+def test_cancel_is_heard_while_a_simulation_runs() -> None:
+    """Aer holds the interpreter's lock as long as it simulates: a worker that is asked politely hears nothing."""
+    long = QuantumCircuit(22)
+    for layer in range(60):
+        long.rx(0.1 + layer, range(22))
+        long.cx(range(21), range(1, 22))
+    long.measure_all()
+    started = threading.Event()
+
+    def tell(status: TaskStatus) -> None:
+        if status.running:
+            started.set()
+
+    options = RunOptions(cancel_grace_s=1.0)
+    task = ray_qjm.submit(lambda index: long, count=100, shots=100_000, progress=tell, options=options)
+    assert started.wait(60)
+    keeper = threading.Event()
+    assert not keeper.wait(4.0)  # let the simulation begin
+    task.cancel()
+    assert task.wait(timeout=30).state == "cancelled"
+    assert len(ray_qjm.run(coin, count=10, progress=False)) == 10
+
+
+def test_partial_result_says_nothing_of_circuits_not_yet_read() -> None:
+    groups = {"A": (coin(i) for i in range(3000)), "B": (coin(i) for i in range(3000))}
+    task = ray_qjm.submit(groups, count=6000, shots=10, progress=False)
+    for batch in task.stream():
+        assert set(batch.column("group").to_pylist()) <= {"A", "B"}
+        break
+    task.wait(60)
+    lists = {"A": [coin(0)] * 3000, "B": [coin(0)] * 3000}
+    second = ray_qjm.submit(lists, shots=10)
+    second.cancel()
+    second.wait(60)
+    groups_found = second.result(partial=True).table.column("group").to_pylist()
+    assert "A" not in groups_found[3000:]
+
+
+def test_loop_over_the_stream_that_is_left_cancels() -> None:
+    task = ray_qjm.submit(coin, count=1_000_000, shots=10)
+    for _ in task.stream():
+        break
+    assert task.wait(timeout=60).state == "cancelled"
+    other = ray_qjm.submit(coin, count=1_000_000, shots=10)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in other.stream():
+            raise KeyboardInterrupt
+    assert other.wait(timeout=60).state == "cancelled"
+
+
+def test_observer_that_ends_its_thread_does_not_end_the_task() -> None:
+    def observer(status: TaskStatus) -> None:
+        raise SystemExit(3)
+
+    with pytest.warns(RuntimeWarning, match="progress raised SystemExit"):
+        result = ray_qjm.run(coin, count=300, shots=10, progress=observer)
+    assert result.status_counts == {"done": 300}
+
+
+def test_generator_that_raises_systemexit_ends_the_task_with_the_reason() -> None:
+    def circuits() -> Iterator[QuantumCircuit]:
+        yield coin(0)
+        raise SystemExit("out of here")
+
+    with pytest.raises(SourceError, match=r"can't be read on \(SystemExit: out of here\)"):
+        ray_qjm.submit(circuits(), shots=10).result(timeout=60)
 
 
 def test_stream_hands_over_every_row_once() -> None:
