@@ -117,8 +117,9 @@ class Part:
 class CircuitResult:
     """One row of a result. Nothing is read before it is asked for.
 
-    >>> result[17]                                                              # doctest: +SKIP
-    CircuitResult(circuit=17, status='done', backend='aer', clbits=2, shots=1024, outcomes=2)
+    ``result[17]`` prints as::
+
+        CircuitResult(circuit=17, status='done', backend='aer', clbits=2, shots=1024, outcomes=2)
     """
 
     __slots__ = ("_part", "_row")
