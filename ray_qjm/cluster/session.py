@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 
 import ray
@@ -30,9 +32,37 @@ def connect() -> bool:
         if not ray.is_initialized():
             if os.environ.get("RAY_ADDRESS"):
                 _use_token()
-            # Not address="auto": that would join the private Ray of any other process here, and die with it.
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            _in_lasting_thread(_start)
     return bool(getattr(getattr(ray._private.worker, "_global_node", None), "head", False))
+
+
+def _start() -> None:
+    # Not address="auto": that would join the private Ray of any other process here, and die with it.
+    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+
+
+def _in_lasting_thread(start: Callable[[], None]) -> None:
+    """Call ``start`` in a thread that lives as long as the process.
+
+    Ray asks the kernel to kill its processes when their parent ends, and to Linux that is the thread that
+    started them: Ray would die with the first thread that called ``run``.
+    """
+    if threading.current_thread() is threading.main_thread():
+        start()
+        return
+    outcome: Future[None] = Future()
+
+    def host() -> None:
+        try:
+            start()
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+            return
+        threading.Event().wait()
+
+    threading.Thread(target=host, name="ray_qjm host of Ray", daemon=True).start()
+    outcome.result()
 
 
 def identity() -> tuple[str, str] | None:
