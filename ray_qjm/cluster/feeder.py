@@ -52,6 +52,7 @@ class Feeder:
         self._put = put
         self._told = told
         self._stopped = False
+        self._putting = threading.Lock()
         self._asked: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         # A generator that never answers must not keep the process alive.
         threading.Thread(target=self._run, name="ray_qjm feeder", daemon=True).start()
@@ -61,8 +62,12 @@ class Feeder:
         self._asked.put(chunk)
 
     def stop(self) -> None:
-        """Read nothing any more, not even what was asked for."""
-        self._stopped = True
+        """Read nothing any more, not even what was asked for; Ray isn't touched once this has returned.
+
+        Ray ends the whole process when a thread uses it while another shuts it down.
+        """
+        with self._putting:
+            self._stopped = True
         self._asked.put(None)
 
     def _run(self) -> None:
@@ -83,4 +88,7 @@ class Feeder:
         if not items or self._stopped:
             return Reading(len(items))
         columns = self._source.columns(chunk.start, chunk.start + len(items))
-        return Reading(len(items), self._put(Payload(chunk.start, encode(items), columns)), seconds)
+        payload = Payload(chunk.start, encode(items), columns)
+        with self._putting:
+            reference = None if self._stopped else self._put(payload)
+        return Reading(len(items), reference, seconds)
