@@ -136,11 +136,18 @@ class Coordinator:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._status = self._snapshot()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {task_id}", daemon=True)
-        _coordinators.add(self)
 
     def start(self) -> None:
         """Begin."""
+        _coordinators.add(self)
+        # Exit hooks run last in, first out, and Ray adds one each time that it starts: ours goes before it again.
+        atexit.unregister(_end_with_the_process)
+        atexit.register(_end_with_the_process)
         self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until its thread is gone, with all that it held, for at most so many seconds."""
+        self._thread.join(timeout)
 
     def cancel(self, *, force: bool = False) -> None:
         """Start nothing any more; returns at once, ``ended`` tells when it is over.
@@ -522,17 +529,17 @@ def _waiting(outcome: Outcome) -> str | None:
     return f"{circuits} circuit{' waits' if circuits == 1 else 's wait'} for {most:.1f} GiB to be reserved"
 
 
+#: Those that were started.
 _coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
 
 
-@atexit.register  # runs before Ray's own, which was registered earlier
 def _end_with_the_process() -> None:
     """End what still runs when the interpreter does, while there is a Ray to talk to."""
     running = [coordinator for coordinator in _coordinators if not coordinator.ended.is_set()]
     for coordinator in running:
         coordinator.cancel(force=True)
     for coordinator in running:
-        coordinator.ended.wait(EXIT_S)
+        coordinator.join(EXIT_S)
 
 
 #: Ray's errors that no other chunk would be spared.
