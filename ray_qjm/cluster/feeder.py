@@ -85,8 +85,8 @@ class Feeder:
         begun = time.perf_counter()
         items = self._source.read(len(chunk))
         seconds = time.perf_counter() - begun
-        if not items or self._stopped:
-            return Reading(len(items))
+        if not items:
+            return Reading()
         columns = self._source.columns(chunk.start, chunk.start + len(items))
         payload = Payload(chunk.start, encode(items), columns)
         with self._putting:
