@@ -1,4 +1,4 @@
-"""Many small batches made few: slow circuits come back one by one, and each batch takes 30 kB whatever it holds."""
+"""Many small batches made few: each takes 25 to 50 kB besides its rows, and a million circuits make thousands."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-#: A batch of fewer circuits is small: its Arrow and Python objects outweigh its rows.
-SMALL = 128
-#: So many small ones are joined at once; each row is copied that once.
-MANY = 512
+#: A batch of fewer circuits and bytes is small: what it takes besides its rows still shows. The bytes also keep
+#: what is joined far from 2**31, where the offsets of a column of strings end.
+SMALL = 4096
+SMALL_BYTES = 2**20
+#: So many small ones are joined at once. A row is copied once where chunks have a hundred circuits, and up to
+#: SMALL / 2 MANY times where they have one (benchmarks/RESULTS.md: 40 us a chunk in all).
+MANY = 64
 
 
 def first_circuit(batch: pa.RecordBatch) -> int:
     """Row number of a batch's first circuit."""
     circuit: int = batch.column("circuit")[0].as_py()
     return circuit
+
+
+def is_small(batch: pa.RecordBatch) -> bool:
+    """Whether a batch should be joined with its neighbours."""
+    return bool(batch.num_rows < SMALL and batch.get_total_buffer_size() < SMALL_BYTES)
 
 
 def joined(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:

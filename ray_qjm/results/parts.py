@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 
 from ray_qjm.errors import InvalidTransitionError, ResultStreamedError
-from ray_qjm.results.joining import MANY, SMALL, first_circuit, joined
+from ray_qjm.results.joining import MANY, first_circuit, is_small, joined
 
 
 class MemoryParts:
@@ -104,18 +104,20 @@ class MemoryParts:
             return self._covered.gaps(total)
 
     def _join_small(self, batch: pa.RecordBatch) -> None:
-        if batch.num_rows >= SMALL or self._streamed:
+        if self._streamed or not is_small(batch):
             return
         self._small += 1
         if self._small >= self._join_at:
             self._join()
 
     def _join(self) -> None:
-        small = [batch for batch in self._batches if batch.num_rows < SMALL]
-        large = [batch for batch in self._batches if batch.num_rows >= SMALL]
+        small: list[pa.RecordBatch] = []
+        large: list[pa.RecordBatch] = []
+        for batch in self._batches:
+            (small if is_small(batch) else large).append(batch)
         found = joined(small)
         self._batches = deque([*large, *found])
-        self._small = sum(batch.num_rows < SMALL for batch in found)
+        self._small = sum(map(is_small, found))
         # Those that have no neighbour yet stay small: wait for as many again before the next try.
         self._join_at = MANY + 2 * self._small
 

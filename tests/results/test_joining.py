@@ -35,3 +35,15 @@ def test_parts_in_any_order_end_as_few_batches() -> None:
     assert len(batches) < 10
     rows = sorted(circuit for batch in batches for circuit in batch.column("circuit").to_pylist())
     assert rows == list(range(4 * MANY))
+
+
+def test_large_batches_are_left_alone() -> None:
+    # Joined they could reach 2**31 bytes, where the offsets of their strings end.
+    rows = [Row(i, status="failed", stage="run", error_type="E", error="x" * 300_000) for i in range(4)]
+    parts = MemoryParts(limit=4, on_gate=lambda open_: None)
+    for first in range(0, 4 * 2 * MANY, 4):
+        for i, row in enumerate(rows):
+            row.circuit = first + i
+        parts.add(with_jobs(pack(rows), []))
+    batches = parts.batches()
+    assert [batch.num_rows for batch in batches] == [4] * 2 * MANY
