@@ -22,11 +22,12 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from ray_qjm.cluster.chunk_work import Outcome, Payload, TaskSetup
 from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup
 from ray_qjm.options import BackendSpec, RunOptions, TranspileOptions
 from ray_qjm.planning.chunks import ChunkSizer
-from ray_qjm.planning.schedule import BackendState, Chunk, Schedule
+from ray_qjm.planning.events import Chunk
+from ray_qjm.planning.schedule import BackendState, Schedule
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.counts import Row, pack
 from ray_qjm.results.parts import MemoryParts

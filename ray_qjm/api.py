@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ray_qjm.backends.registry import Choice, choose
 from ray_qjm.circuits.compile import Compiler
-from ray_qjm.circuits.sources import DriverSource, WorkerSource, make_source
-from ray_qjm.cluster.chunk_work import TaskSetup, pack_setup
+from ray_qjm.circuits.source import DriverSource, WorkerSource
+from ray_qjm.circuits.sources import make_source
 from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.session import connect
 from ray_qjm.cluster.workers import RayLauncher
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 
-from ray_qjm.circuits.sources import WorkerSource, _a
+from ray_qjm.circuits.source import WorkerSource
+from ray_qjm.circuits.sources import _a
 from ray_qjm.errors import InvalidInputError, SourceError
 
 Paths: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from ray_qjm.circuits.sources import WorkerSource, _a
+from ray_qjm.circuits.source import WorkerSource
+from ray_qjm.circuits.sources import _a
 from ray_qjm.errors import InvalidInputError
 
 #: Columns that every result has: a parameter of such a name couldn't be told from them.

@@ -8,17 +8,23 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
-from ray_qjm.circuits.sources import DriverSource
-from ray_qjm.cluster.chunk_work import Outcome, Payload, TaskSetup, read_batches
+import pyarrow as pa
+
+from ray_qjm.circuits.source import DriverSource
+from ray_qjm.cluster.blanks import Blanks
+from ray_qjm.cluster.deaths import dooms_all
+from ray_qjm.cluster.deaths import reason as death
 from ray_qjm.cluster.feeder import Feeder, Reading
-from ray_qjm.errors import RayQjmError, SourceError, TaskCancelledError, TaskFailedError, WorkerDiedError
+from ray_qjm.cluster.held import Held, HeldPayloads
+from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, read_batches
+from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
 from ray_qjm.options import RunOptions
-from ray_qjm.planning.schedule import (
+from ray_qjm.planning.events import (
     Cancel,
     Chunk,
     Crashed,
@@ -27,7 +33,6 @@ from ray_qjm.planning.schedule import (
     Failure,
     Finish,
     Gate,
-    Schedule,
     Shortened,
     Slots,
     Start,
@@ -35,18 +40,17 @@ from ray_qjm.planning.schedule import (
     Stored,
     WriteFailed,
 )
+from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
-from ray_qjm.results.counts import blank, with_jobs
+from ray_qjm.results.counts import with_jobs
 from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.parts import MemoryParts
-from ray_qjm.results.report import FailureRange, merge
+from ray_qjm.results.report import FailureLog, FailureRange
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
 SLOTS_EVERY_S = 5.0
 #: How long the end of the process waits for a task that still runs: a forced cancel takes a tenth of a second.
 EXIT_S = 5.0
-#: Ranges of failures that are kept for the report of a running task; the result's own has all.
-MAX_RANGES = 10_000
 
 
 class Launcher(Protocol):
@@ -63,17 +67,6 @@ class Launcher(Protocol):
 
     def cancel(self) -> None:
         """End what is in flight, processes included; each chunk's ``done`` is called all the same."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """Circuits in the object store, until each of them has its row."""
-
-    start: int
-    stop: int
-    reference: Any
-    left: int
-    read_s: float
 
 
 class Coordinator:
@@ -115,18 +108,16 @@ class Coordinator:
         self.complaint: str | None = None
         self._schedule = schedule
         self._launcher = launcher
-        self._setup = setup
         self._names = [backend for backend, _, _ in setup.backends]
         self._options = options
         self._observe = observe
         self._feed = feed
         self._feeder = None if feed is None else Feeder(feed, launcher.put, self._told)
         self._asked: set[Chunk] = set()
-        self._held: dict[int, _Held] = {}
+        self._held = HeldPayloads()
+        self._blanks = Blanks(setup, feed, self._held)
         self._submitted: dict[Chunk, float] = {}
-        self._failures: list[FailureRange] = []
-        self._listing = True
-        self._unlisted = 0
+        self._failures = FailureLog()
         self._cancelled = 0
         self._state: TaskState = "running"
         self._slots: list[int] = []
@@ -169,27 +160,13 @@ class Coordinator:
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
-        return merge(list(self._failures)), self._unlisted
+        return self._failures.ranges()
 
-    def batches_so_far(self) -> list[Any]:
+    def batches_so_far(self) -> list[pa.RecordBatch]:
         """The rows that are there, and blank ones in the gaps; for a task that still runs."""
-        batches = sorted(self.parts.batches(), key=lambda batch: batch.column("circuit")[0].as_py())
-        ends = [(batch.column("circuit")[0].as_py(), batch.num_rows) for batch in batches]
-        total = self._schedule.total
-        stop = 0
-        for start, rows in [*ends, *([] if total is None else [(total, 0)])]:
-            if start > stop:
-                batches.append(
-                    self._blank_rows(
-                        stop,
-                        start,
-                        status="cancelled",
-                        error_type=TaskCancelledError.__name__,
-                        error="it was not finished when this result was taken",
-                    )
-                )
-            stop = start + rows
-        return batches
+        return self._blanks.fill(
+            self.parts.batches(), self._schedule.total, "it was not finished when this result was taken"
+        )
 
     # The thread.
 
@@ -269,14 +246,14 @@ class Coordinator:
     def _start(self, chunk: Chunk) -> None:
         held = None
         if self._feeder is not None:
-            held = self._holder(chunk)
+            held = self._held.of(chunk)
             if held is None:
                 self._asked.add(chunk)
                 self._feeder.ask(chunk)
                 return
         self._submit(chunk, held)
 
-    def _submit(self, chunk: Chunk, held: _Held | None) -> None:
+    def _submit(self, chunk: Chunk, held: Held | None) -> None:
         self._submitted[chunk] = time.time()
         self._launcher.start(
             chunk,
@@ -301,19 +278,17 @@ class Coordinator:
             if number == 0:
                 return
             chunk = replace(chunk, stop=chunk.start + number)
-        held = self._held[chunk.start] = _Held(
-            chunk.start, chunk.stop, reading.reference, number, reading.seconds
-        )
+        held = self._held.add(chunk.start, chunk.stop, reading.reference, reading.seconds)
         self._submit(chunk, held)
 
     def _done(self, chunk: Chunk, result: Outcome | BaseException) -> None:
         submitted = self._submitted.pop(chunk)
-        if type(result).__name__ in _NOT_THE_CHUNK:
+        if dooms_all(result):
             self._note(chunk, submitted, "failed", str(result), None)
             self._end(SourceError(f"workers can't be started: {result}"))
             self._apply(Dropped(chunk))
         elif isinstance(result, BaseException):
-            reason = _reason(result)
+            reason = death(result)
             if self._schedule.cancelling:
                 self._note(chunk, submitted, "cancelled", None, None)
                 self._apply(Dropped(chunk))
@@ -333,10 +308,10 @@ class Coordinator:
         for batch in read_batches(outcome.data) if outcome.data else ():
             rows += batch.num_rows
             self.parts.add(with_jobs(batch, [job]))
-        held = self._holder(chunk) if self._held else None
+        held = self._held.of(chunk)
         # A slow generator makes small chunks as a slow simulation does.
         seconds = outcome.seconds if held is None else max(outcome.seconds, held.read_s)
-        self._release(chunk, rows)
+        self._held.release(chunk, rows)
         for failure in outcome.failures:
             self._list(failure)
         self._apply(Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred))
@@ -344,17 +319,8 @@ class Coordinator:
 
     def _write_failed(self, action: WriteFailed) -> None:
         failure = action.failure
-        self._blank(
-            failure.start,
-            failure.stop,
-            status=failure.status,
-            error_type=failure.error_type,
-            error=failure.error,
-            stage=failure.stage or None,
-            backend=self._names[action.backend],
-        )
-        self._release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
-        self._list(failure)
+        self._fail(failure, self._names[action.backend])
+        self._held.release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
 
     def _end(self, error: BaseException) -> None:
         if self._state == "running":
@@ -404,14 +370,7 @@ class Coordinator:
         )
 
     def _list(self, failure: Failure) -> None:
-        if len(self._failures) >= MAX_RANGES:
-            self._failures = merge(self._failures)
-            # If joining neighbours doesn't help, trying again each time would only cost.
-            self._listing = len(self._failures) < MAX_RANGES // 2
-        if not self._listing:
-            self._unlisted += failure.stop - failure.start
-            return
-        self._failures.append(
+        self._failures.add(
             FailureRange(
                 failure.start,
                 failure.stop,
@@ -430,7 +389,7 @@ class Coordinator:
         )
         for start, stop in self.parts.missing(total):
             self._cancelled += stop - start
-            self._blank(start, stop, status="cancelled", error_type=TaskCancelledError.__name__, error=reason)
+            self.parts.add(self._blanks.cancelled(start, stop, reason))
         promised = self._feed.count if self._feed is not None else None
         if promised is not None and promised > total and self._state == "done":
             kind = self._feed.kind if self._feed is not None else ""
@@ -443,57 +402,12 @@ class Coordinator:
             )
             self._schedule.failed += promised - total
             self._schedule.total = promised
-            self._list(failure)
-            self._blank(
-                total,
-                promised,
-                status="failed",
-                error_type=failure.error_type,
-                error=failure.error,
-                stage="build",
-            )
+            self._fail(failure)
 
-    def _blank(self, start: int, stop: int, **reason: Any) -> None:
-        self.parts.add(self._blank_rows(start, stop, **reason))
-
-    def _blank_rows(self, start: int, stop: int, **reason: Any) -> Any:
-        """Rows without counts; ``reason`` as for ``results.counts.blank``."""
-        batch = blank(
-            start,
-            stop,
-            shots_requested=self._setup.shots_in(start, stop),
-            memory=self._setup.memory,
-            extra=self._columns(start, stop),
-            extra_types=self._setup.column_types,
-            **reason,
-        )
-        return with_jobs(batch, [])
-
-    def _columns(self, start: int, stop: int) -> Mapping[str, Sequence[object]]:
-        """The source's columns for circuits that no worker will pack, as far as they are known."""
-        if self._setup.source is not None:
-            return self._setup.source.columns(start, stop)
-        if self._feed is not None and self._holder(Chunk(start, stop)) is not None:
-            return self._feed.columns(start, stop)
-        return {}
-
-    # Payloads.
-
-    def _holder(self, chunk: Chunk) -> _Held | None:
-        held = self._held.get(chunk.start)
-        if held is not None and chunk.stop <= held.stop:
-            return held
-        # A half, or a circuit that waited for memory: few payloads are held, and this is rare.
-        return next(
-            (h for h in list(self._held.values()) if h.start <= chunk.start and chunk.stop <= h.stop), None
-        )
-
-    def _release(self, chunk: Chunk, rows: int) -> None:
-        held = self._holder(chunk) if self._held else None
-        if held is not None:
-            held.left -= rows
-            if held.left <= 0:
-                del self._held[held.start]
+    def _fail(self, failure: Failure, backend: str | None = None) -> None:
+        """Give circuits rows that say why they have no counts."""
+        self.parts.add(self._blanks.failed(failure, backend))
+        self._list(failure)
 
     # What others see.
 
@@ -540,30 +454,6 @@ def _end_with_the_process() -> None:
         coordinator.cancel(force=True)
     for coordinator in running:
         coordinator.join(EXIT_S)
-
-
-#: Ray's errors that no other chunk would be spared.
-_NOT_THE_CHUNK = frozenset({"RuntimeEnvSetupError"})
-
-#: What Ray's errors mean for a circuit; their own texts run over many lines and name machines.
-_DEATHS = {
-    "WorkerCrashedError": "its worker process died (killed, or crashed in native code)",
-    "OutOfMemoryError": "its worker was killed because the node ran out of memory",
-    "NodeDiedError": "its node died",
-    "LocalRayletDiedError": "its node died",
-    "ObjectLostError": "its circuits were lost with the node that held them",
-    "OwnerDiedError": "its circuits were lost with the process that held them",
-}
-
-
-def _reason(error: BaseException) -> tuple[str, str]:
-    """Type and message for the row of a circuit whose chunk gave no outcome."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in _DEATHS:
-            return WorkerDiedError.__name__, f"{_DEATHS[kind.__name__]}, each time it was tried"
-    cause = getattr(error, "cause", None) or error
-    text = str(cause).strip().splitlines()
-    return type(cause).__name__, text[-1] if text else "no message"
 
 
 def _broken(error: BaseException) -> TaskFailedError:

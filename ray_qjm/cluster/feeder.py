@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_qjm.circuits.payload import encode
-from ray_qjm.circuits.sources import DriverSource
-from ray_qjm.cluster.chunk_work import Payload
+from ray_qjm.circuits.source import DriverSource
+from ray_qjm.cluster.messages import Payload
 from ray_qjm.errors import SourceError
-from ray_qjm.planning.schedule import Chunk
+from ray_qjm.planning.events import Chunk
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,12 @@ from typing import Any
 
 import ray
 
-from ray_qjm.cluster.chunk_work import ChunkWorker, Outcome, Payload, load_setup
+from ray_qjm.cluster.chunk_work import ChunkWorker
+from ray_qjm.cluster.messages import Outcome, Payload, load_setup
 from ray_qjm.cluster.session import identity
 from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, TaskFailedError
 from ray_qjm.options import Resources
-from ray_qjm.planning.schedule import Chunk
+from ray_qjm.planning.events import Chunk
 
 #: Tasks whose sources and backends a worker process keeps: a driver that runs one task after the other, or a
 #: few at a time, must not have them loaded again for each chunk.
@@ -64,7 +65,7 @@ class RayLauncher:
 
     Args:
         task: The task's id.
-        setup: What its workers need, from ``chunk_work.pack_setup``.
+        setup: What its workers need, from ``messages.pack_setup``.
         backends: Name of each backend, and what a chunk on it reserves.
         only_here: Whether the cluster is this machine's own and won't grow.
 

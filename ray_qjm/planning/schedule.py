@@ -13,6 +13,23 @@ from typing import Literal
 
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.planning.chunks import ChunkSizer
+from ray_qjm.planning.events import (
+    Action,
+    Cancel,
+    Chunk,
+    Crashed,
+    Dropped,
+    Event,
+    Failure,
+    Finish,
+    Gate,
+    Shortened,
+    Slots,
+    Start,
+    Stop,
+    Stored,
+    WriteFailed,
+)
 
 #: So many worker processes may die before anything came back: a backend or function that kills each process at
 #: once would take an hour to fail `max_failures` circuits, one by one.
@@ -31,144 +48,6 @@ TRANSITIONS: dict[tuple[State, str], State] = {
     ("started", "withdraw"): "cancelled",  # the source ended before this range
     ("started", "drop"): "cancelled",  # cancelled before it ran to its end
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Circuits ``[start, stop)``, to be run on one backend.
-
-    Attributes:
-        start: First circuit.
-        stop: One past the last.
-        backend: Position in the task's list of backends.
-        attempt: 0 for the first try; a chunk's crash raises it.
-        memory: Bytes that it must reserve, found out by an earlier attempt; 0 if nothing special.
-    """
-
-    start: int
-    stop: int
-    backend: int = 0
-    attempt: int = 0
-    memory: int = 0
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Circuits ``[start, stop)`` have no counts, for one reason."""
-
-    start: int
-    stop: int
-    error_type: str
-    error: str
-    stage: str = ""
-    status: str = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """A circuit that wasn't run, since its chunk had reserved less memory than it needs."""
-
-    start: int
-    stop: int
-    memory: int
-
-
-# Events.
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """A backend can run so many chunks at once, from now on."""
-
-    backend: int
-    slots: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A chunk came back: its rows are safe."""
-
-    chunk: Chunk
-    seconds: float
-    done: int
-    failures: tuple[Failure, ...] = ()
-    deferred: tuple[Deferred, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Crashed:
-    """A chunk's process died, or broke outside any one circuit; nothing of it is kept."""
-
-    chunk: Chunk
-    error_type: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shortened:
-    """The source had fewer circuits than ``chunk`` asks for; the task has ``total``."""
-
-    chunk: Chunk
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A chunk didn't run, because the task was cancelled."""
-
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Start nothing any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Whether new chunks may be started: closed while a reader of the stream lags behind."""
-
-    open: bool
-
-
-Event = Slots | Stored | Crashed | Shortened | Dropped | Cancel | Gate
-
-
-# Actions.
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Submit this chunk."""
-
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class WriteFailed:
-    """Write rows without counts for these circuits: no worker will."""
-
-    failure: Failure
-    backend: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """One reason fails everything: cancel what runs, tell the user."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Nothing is left to do."""
-
-
-Action = Start | WriteFailed | Stop | Finish
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # ``TaskResult.failures``.
 MAX_LINES = 100
 _MAX_REASON = 400
+#: Ranges that are kept for the report of a running task; the result's own has all.
+MAX_RANGES = 10_000
 _REASON = ("status", "stage", "error_type", "error")
 
 
@@ -61,6 +63,30 @@ def merge(ranges: Iterable[FailureRange]) -> list[FailureRange]:
         else:
             merged.append(item)
     return merged
+
+
+class FailureLog:
+    """What has failed so far in a task that runs. One thread adds, any thread may read."""
+
+    def __init__(self) -> None:
+        self._ranges: list[FailureRange] = []
+        self._listing = True
+        self._unlisted = 0
+
+    def add(self, item: FailureRange) -> None:
+        """Note a range; once there are too many that can't be joined, only how many circuits it has."""
+        if len(self._ranges) >= MAX_RANGES:
+            self._ranges = merge(self._ranges)
+            # If joining neighbours doesn't help, trying again each time would only cost.
+            self._listing = len(self._ranges) < MAX_RANGES // 2
+        if self._listing:
+            self._ranges.append(item)
+        else:
+            self._unlisted += item.stop - item.start
+
+    def ranges(self) -> tuple[list[FailureRange], int]:
+        """Ranges of failed circuits, and how many circuits failed beyond those that are listed."""
+        return merge(list(self._ranges)), self._unlisted
 
 
 def lines(

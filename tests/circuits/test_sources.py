@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from ray_qjm.circuits.sources import (
-    CallableSource,
-    DriverSource,
-    GroupSource,
-    IterableSource,
-    ListSource,
-    WorkerSource,
-    make_source,
-)
+from ray_qjm.circuits.source import DriverSource, WorkerSource
+from ray_qjm.circuits.sources import CallableSource, GroupSource, IterableSource, ListSource, make_source
 from ray_qjm.circuits.sweep import Sweep
 from ray_qjm.errors import InvalidInputError
 

@@ -16,10 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.planning.chunks import ChunkSizer
-from ray_qjm.planning.schedule import (
-    TRANSITIONS,
+from ray_qjm.planning.events import (
     Action,
-    BackendState,
     Cancel,
     Chunk,
     Crashed,
@@ -29,7 +27,6 @@ from ray_qjm.planning.schedule import (
     Failure,
     Finish,
     Gate,
-    Schedule,
     Shortened,
     Slots,
     Start,
@@ -37,6 +34,7 @@ from ray_qjm.planning.schedule import (
     Stored,
     WriteFailed,
 )
+from ray_qjm.planning.schedule import TRANSITIONS, BackendState, Schedule
 
 PACE_S = 0.01
 
