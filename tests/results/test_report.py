@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_qjm.results.report import FailureRange, lines, merge, ranges
+from ray_qjm.results.report import MAX_RANGES, FailureLog, FailureRange, lines, merge, ranges
 
 
 def test_neighbours_with_one_reason_are_one_line() -> None:
@@ -126,3 +126,16 @@ def test_ranges_of_a_table_are_those_of_its_rows(
         for row in cut.to_pylist()
     )
     assert merge(ranges(cut)) == expected
+
+
+def test_log_joins_neighbours_and_counts_what_it_no_longer_lists() -> None:
+    log = FailureLog()
+    for circuit in range(2 * MAX_RANGES):
+        log.add(FailureRange(circuit, circuit + 1, "failed", "ValueError", "one reason"))
+    assert log.ranges() == ([FailureRange(0, 2 * MAX_RANGES, "failed", "ValueError", "one reason")], 0)
+
+    log = FailureLog()
+    for circuit in range(MAX_RANGES + 50):
+        log.add(FailureRange(circuit, circuit + 1, "failed", "ValueError", f"reason {circuit}"))
+    kept, beyond = log.ranges()
+    assert (len(kept), beyond) == (MAX_RANGES, 50)
