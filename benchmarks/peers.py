@@ -146,7 +146,7 @@ def machine() -> dict[str, str | int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare ways to run the same random circuits.")
-    parser.add_argument("--count", type=int, default=4000, help="circuits a run (default 4000)")
+    parser.add_argument("--count", type=int, default=12_000, help="circuits a run (default 12000)")
     parser.add_argument("--rounds", type=int, default=5, help="default 5; fewer only to try things out")
     parser.add_argument("--shots", type=int, default=1024)
     parser.add_argument("--only", nargs="+", choices=WAYS, metavar="WAY", help=f"of: {', '.join(WAYS)}")

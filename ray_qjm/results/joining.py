@@ -10,9 +10,10 @@ import pyarrow as pa
 #: what is joined far from 2**31, where the offsets of a column of strings end.
 SMALL = 4096
 SMALL_BYTES = 2**20
-#: So many small ones are joined at once. A row is copied once where chunks have a hundred circuits, and up to
-#: SMALL / 2 MANY times where they have one (benchmarks/RESULTS.md: 40 us a chunk in all).
-MANY = 64
+#: So many small ones are joined at once: they lie in malloc's arenas, one a thread, each of which grows to hold
+#: as many (64 at once: 75 MB more in the driver of a million circuits). A row is copied once where chunks have
+#: SMALL / MANY circuits, and up to SMALL / 2 MANY times where they have one, which takes 40 us a chunk.
+MANY = 16
 
 
 def first_circuit(batch: pa.RecordBatch) -> int:
