@@ -63,7 +63,7 @@ class EmptyLauncher:
             error = future.exception()
             done(future.result() if error is None else error)
 
-        # One name for all, as RayLauncher has few: Ray keeps 5 to 10 kB for each.
+        # One name for all, as RayLauncher has few: Ray keeps 50 kB for each.
         named = empty.options(name="simulate nothing", num_cpus=1)
         named.remote(chunk.start, chunk.stop).future().add_done_callback(call_back)
 

@@ -21,9 +21,10 @@ from ray_qjm.planning.events import Chunk
 #: few at a time, must not have them loaded again for each chunk.
 _KEPT = 4
 
-#: Chunks that are named by their range. Ray keeps 5 to 10 kB for each name that it has ever seen (2.60, a hundred
-#: thousand names: 2.8 GB in the driver, `benchmarks/overhead.py`).
-_NAMED = 500
+#: Names by exact range that this process gives to Ray tasks. Ray keeps 50 kB for each name that it has ever seen
+#: (2.60: 2,000 Ray tasks took 7 MB under one name and 118 MB under as many), for as long as the driver lives.
+_EXACT = 200
+_exact: set[str] = set()
 
 _workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
 
@@ -82,7 +83,6 @@ class RayLauncher:
         self._setup = [ray.put(setup)]
         self._session = identity()
         self._running: dict[Chunk, Any] = {}
-        self._named = 0
         self._largest: dict[int, int | None] = {}
         self.slots()
 
@@ -143,11 +143,12 @@ class RayLauncher:
     def _name(self, chunk: Chunk) -> str:
         """What Ray's dashboard calls a chunk."""
         name = self._specs[chunk.backend][0]
-        self._named += 1
-        if self._named <= _NAMED:
-            return f"simulate {chunk.start}-{chunk.stop} on {name}"
-        # Three digits: a few hundred names more, however many chunks follow.
-        step = 10 ** max(0, len(str(chunk.start)) - 3)
+        exact = f"simulate {chunk.start}-{chunk.stop} on {name}"
+        if exact in _exact or len(_exact) < _EXACT:
+            _exact.add(exact)
+            return exact
+        # Two digits: a hundred names or two more, however many chunks follow.
+        step = 10 ** max(0, len(str(chunk.start)) - 2)
         return f"simulate near {chunk.start // step * step} on {name}"
 
     def put(self, payload: Payload) -> Any:

@@ -88,7 +88,9 @@ def plot_outcomes(result: TaskResult, *, max_outcomes: int = 32, ax: Axes | None
     have = np.bincount(np.unique(circuits) // cell, minlength=columns).astype(np.float64)
     drawn = place[codes] >= 0
     flat = place[codes][drawn] * columns + circuits[drawn] // cell
-    heat = np.bincount(flat, share[drawn], minlength=len(kept) * columns).reshape(len(kept), columns)
+    heat: NDArray[Any] = np.bincount(flat, share[drawn], minlength=len(kept) * columns).reshape(
+        len(kept), columns
+    )
     with np.errstate(invalid="ignore"):
         heat = np.where(have > 0, heat / np.maximum(have, 1), np.nan)
     clbits = result.table.column("clbits").drop_null().to_numpy()
@@ -165,7 +167,8 @@ def _axes(ax: Axes | None, width: float, height: float = 3.6) -> Axes:
 
 def _colorbar(ax: Axes, drawn: Any, label: str) -> None:
     bar = ax.figure.colorbar(drawn, ax=ax, label=label, pad=0.02)
-    bar.outline.set_visible(False)
+    outline: Any = bar.outline  # matplotlib 3.10 says that it is a function
+    outline.set_visible(False)
 
 
 def _column(result: TaskResult, name: str) -> NDArray[np.float64]:

@@ -444,7 +444,7 @@ def test_sweep_shows_what_it_is() -> None:
 
 
 def test_million_rows_are_kept_in_8_bytes_a_number() -> None:
-    values: NDArray[np.float64] = np.linspace(0, 1, 10**6)
+    values: NDArray[np.float64] = np.linspace(0, 1, 10**6, dtype=np.float64)
     sweep = Sweep(one_angle(), {"t": values})
     assert len(cloudpickle.dumps(sweep)) < 8 * 10**6 + 10_000
     assert sweep.build(10**6 - 1, 0).data[0].params == [1.0]

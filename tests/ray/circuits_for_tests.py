@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import ray
 from qiskit import QuantumCircuit
 from qiskit.circuit.random import random_circuit
 
@@ -45,3 +46,10 @@ class Killer:
                 (self.folder / f"{os.getpid()}-{deaths}").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return binary(index)
+
+
+def named_by_ray(index: int) -> QuantumCircuit:
+    """Tells the name of the Ray task that built it."""
+    circuit = coin(index)
+    circuit.metadata = {"ray_task": ray.get_runtime_context().get_task_name()}
+    return circuit

@@ -18,6 +18,7 @@ from qiskit_aer.noise import NoiseModel, depolarizing_error
 
 import ray_qjm
 from ray_qjm import BackendSpec, QasmFiles, QpyFiles, Resources, RunOptions, Sweep, TranspileOptions
+from ray_qjm.cluster import workers
 from ray_qjm.errors import (
     BackendLoadError,
     CircuitFailedError,
@@ -28,7 +29,7 @@ from ray_qjm.errors import (
     UnknownBackendError,
 )
 from tests.backends.strange import Strange
-from tests.ray.circuits_for_tests import Killer, binary, coin, random_one
+from tests.ray.circuits_for_tests import Killer, binary, coin, named_by_ray, random_one
 
 
 def run(circuits: Any, backends: Any = ("aer",), **options: Any) -> ray_qjm.TaskResult:
@@ -540,3 +541,18 @@ def test_table_is_valid_arrow_and_tells_what_it_is() -> None:
         (job,) = row.jobs
         assert jobs[job]["start"] <= row.circuit < jobs[job]["stop"]
     assert sum(job["circuits"] for job in jobs) == 50
+
+
+def test_ray_tasks_are_named_by_their_range_and_coarsely_once_there_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray keeps memory for each name, so that a million chunks can't each have one of their own."""
+    monkeypatch.setattr(workers, "_exact", set())
+    monkeypatch.setattr(workers, "_EXACT", 2)
+    result = run(named_by_ray, count=400, options=RunOptions(max_chunk=4))
+    named = [row.metadata["ray_task"] for row in result]
+    assert named[:4] == ["simulate 0-4 on aer"] * 4
+    assert named[4:8] == ["simulate 4-8 on aer"] * 4
+    assert named[8] == "simulate near 8 on aer"
+    assert named[123] == "simulate near 120 on aer"
+    assert len(set(named)) <= 2 + 25 + 30
