@@ -310,10 +310,11 @@ def _is_callable(circuits: object) -> bool:
 def _check_count(count: object, least: int = 1) -> int:
     """Return ``count`` as an int of at least ``least``; NumPy integers are fine, bools and floats are not."""
     try:
-        value = operator.index(count)  # type: ignore[arg-type]
+        # Asked first: NumPy before 2.3 takes its truth values for indices.
+        value = -1 if isinstance(count, (bool, np.bool_)) else operator.index(count)  # type: ignore[arg-type]
     except TypeError:
         value = -1
-    if isinstance(count, (bool, np.bool_)) or value < least:
+    if value < least:
         raise InvalidInputError(f"count is {count!r}. Pass a positive integer: the number of circuits.")
     return value
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Task as Row
+from rich.table import Column
 from rich.text import Text
 
 from ray_qjm.planning.status import BackendStatus, TaskStatus
@@ -128,8 +129,9 @@ class Bar(Silent):
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
-            _KnownBar(bar_width=30),
-            _Facts(),
+            # On a narrow screen the bar gives way to the numbers, and a line stays one line.
+            _KnownBar(bar_width=None, table_column=Column(max_width=30)),
+            _Facts(table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             refresh_per_second=REDRAWS,
         )
@@ -215,23 +217,24 @@ def line(status: TaskStatus) -> str:
     return f"ray_qjm: {', '.join(parts)}"
 
 
-def _amount(status: TaskStatus) -> str:
+def _amount(status: TaskStatus, what: str = " circuits") -> str:
     finished = status.done + status.failed
     if status.total is None:
-        return f"{finished:,} circuits"
+        return f"{finished:,}{what}"
     share = f" ({100 * finished // status.total}%)" if status.total else ""
-    return f"{finished:,}/{status.total:,} circuits{share}"
+    return f"{finished:,}/{status.total:,}{what}{share}"
 
 
 def _facts(status: TaskStatus) -> str:
-    parts = [_amount(status)]
+    parts = [_amount(status, what="")]  # the row is called "circuits"
     if status.rate:
         parts.append(f"{status.rate:,.0f}/s")
     if status.failed:
         parts.append(f"[red]{status.failed:,} failed[/]")
     if status.state == "running":
         running = status.jobs["running"]
-        parts.append(f"{running} chunk{'' if running == 1 else 's'} in flight")
+        flying = " in flight" if status.total is None else ""  # there is room: no bar, no percentage
+        parts.append(f"{running} chunk{'' if running == 1 else 's'}{flying}")
         if status.eta_s is not None:
             parts.append(f"eta {_clock(status.eta_s)}")
     elif status.state != "done":
