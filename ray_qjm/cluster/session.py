@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -38,7 +39,10 @@ def connect() -> bool:
 
 def _start() -> None:
     # Not address="auto": that would join the private Ray of any other process here, and die with it.
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    with warnings.catch_warnings():
+        # Older ones (2.50) tell each driver what a later one will do about accelerators.
+        warnings.simplefilter("ignore", FutureWarning)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _in_lasting_thread(start: Callable[[], None]) -> None:
