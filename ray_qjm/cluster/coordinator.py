@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from ray_qjm.circuits.source import DriverSource
 from ray_qjm.cluster.blanks import Blanks
-from ray_qjm.cluster.deaths import dooms_all
-from ray_qjm.cluster.deaths import reason as death
+from ray_qjm.cluster.deaths import dooms_all, reason_for
 from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.cluster.held import Held, HeldPayloads
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, read_batches
@@ -288,7 +287,7 @@ class Coordinator:
             self._end(SourceError(f"workers can't be started: {result}"))
             self._apply(Dropped(chunk))
         elif isinstance(result, BaseException):
-            reason = death(result)
+            reason = reason_for(result)
             if self._schedule.cancelling:
                 self._note(chunk, submitted, "cancelled", None, None)
                 self._apply(Dropped(chunk))

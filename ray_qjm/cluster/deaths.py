@@ -24,7 +24,7 @@ def dooms_all(error: object) -> bool:
     return type(error).__name__ in _NOT_THE_CHUNK
 
 
-def reason(error: BaseException) -> tuple[str, str]:
+def reason_for(error: BaseException) -> tuple[str, str]:
     """Type and message for the row of a circuit whose chunk gave no outcome."""
     for kind in type(error).__mro__:
         if kind.__name__ in _DEATHS:
