@@ -30,6 +30,7 @@ from ray_qjm.planning.events import (
     Stored,
     WriteFailed,
 )
+from ray_qjm.planning.ranges import Ranges
 
 #: So many worker processes may die before anything came back: a backend or function that kills each process at
 #: once would take an hour to fail `max_failures` circuits, one by one.
@@ -94,6 +95,7 @@ class Schedule:
         prefetch: Chunks in flight a slot: 2 keeps one waiting in Ray's queue while one runs, so that a
             slot never waits for the driver.
         max_in_flight: Most chunks in flight over all backends.
+        kept: Circuits that have their rows from an earlier run; they are passed over.
     """
 
     total: int | None
@@ -102,6 +104,7 @@ class Schedule:
     crash_retries: int = 2
     prefetch: int = 2
     max_in_flight: int | None = None
+    kept: Ranges = field(default_factory=Ranges)
     next_index: int = 0
     done: int = 0
     failed: int = 0
@@ -288,18 +291,19 @@ class Schedule:
             return state.reserved.popleft()
         if self._again:
             return replace(self._again.popleft(), backend=backend)
-        left = None if self.total is None else self.total - self.next_index
+        start, stop = self.kept.gap(self.next_index)
+        left = None if self.total is None else self.total - start - self.kept.count(start, self.total)
         if left is not None and left <= 0:
             return None
         slots = sum(s.slots for s in self.backends)
-        start = self.next_index
-        self.next_index = start + state.sizer.size(left, slots)
+        wanted = start + state.sizer.size(left, slots)
+        self.next_index = wanted if stop is None else min(wanted, stop)
         return Chunk(start, self.next_index, backend)
 
     def _finish_if_idle(self, actions: list[Action]) -> None:
         if self._finished or self._started or self._again or any(b.reserved for b in self.backends):
             return
-        ended = self.total is not None and self.next_index >= self.total
+        ended = self.total is not None and self.kept.gap(self.next_index)[0] >= self.total
         if ended or self.cancelling:
             self._finished = True
             actions.append(Finish())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
 from ray_qjm.errors import InvalidTransitionError, ResultStreamedError
+from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.joining import MANY, first_circuit, is_small, joined
 
 
@@ -34,7 +34,7 @@ class MemoryParts:
         self._batches: deque[pa.RecordBatch] = deque()
         self._small = 0
         self._join_at = MANY
-        self._covered = _Ranges()
+        self._covered = Ranges()
         self._closed = False
         self._streamed = False
         self._left = False
@@ -187,27 +187,3 @@ class _Stream(Iterator[pa.RecordBatch]):
 
     # The lock is reentrant: the collector may call this inside any line of the same thread.
     __del__ = close
-
-
-class _Ranges:
-    """Merged ranges of integers: a search an addition, memory by the number of gaps."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-
-    def add(self, start: int, stop: int) -> None:
-        """Add ``[start, stop)``; neighbours and overlaps join."""
-        first = bisect_left(self._stops, start)
-        last = bisect_right(self._starts, stop)
-        if first < last:
-            start = min(start, self._starts[first])
-            stop = max(stop, self._stops[last - 1])
-        self._starts[first:last] = [start]
-        self._stops[first:last] = [stop]
-
-    def gaps(self, total: int) -> list[tuple[int, int]]:
-        """What ``[0, total)`` has beside them."""
-        starts = [start for start in self._starts if start < total]
-        stops = [0, *self._stops[: len(starts)]]
-        return [(stop, start) for stop, start in zip(stops, [*starts, total], strict=True) if stop < start]

@@ -34,6 +34,7 @@ from ray_qjm.planning.events import (
     Stored,
     WriteFailed,
 )
+from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import TRANSITIONS, BackendState, Schedule
 
 PACE_S = 0.01
@@ -48,6 +49,7 @@ def make(
     crash_retries: int = 2,
     prefetch: int = 2,
     max_in_flight: int | None = None,
+    kept: Iterable[tuple[int, int]] = (),
 ) -> Schedule:
     return Schedule(
         total,
@@ -56,6 +58,7 @@ def make(
         crash_retries=crash_retries,
         prefetch=prefetch,
         max_in_flight=max_in_flight,
+        kept=Ranges(kept),
     )
 
 
@@ -106,6 +109,7 @@ class World:
         self.in_flight: list[Chunk] = []
         self.unread: set[Chunk] = set()
         self.rows: dict[int, str] = {}
+        self.kept = {i for start, stop in schedule.kept for i in range(start, stop)}
         self.crashes_alone: Counter[int] = Counter()
         self.crashes: Counter[int] = Counter()
         self.attempts: list[Chunk] = []
@@ -231,9 +235,11 @@ class World:
         assert chunk.start < chunk.stop
         taken = {i for other in self.in_flight for i in range(other.start, other.stop)}
         assert taken.isdisjoint(range(chunk.start, chunk.stop)), f"{chunk} is in flight twice"
-        assert self.rows.keys().isdisjoint(range(chunk.start, chunk.stop)), f"{chunk} has rows already"
+        for have in (self.rows.keys(), self.kept):
+            assert have.isdisjoint(range(chunk.start, chunk.stop)), f"{chunk} has rows already"
         if chunk.start >= self.taken:
-            assert chunk.start == self.taken and chunk.attempt == 0 and chunk.memory == 0
+            assert self.kept.issuperset(range(self.taken, chunk.start)), f"{chunk} left some out"
+            assert chunk.attempt == 0 and chunk.memory == 0
             self.taken = chunk.stop
             if self.feeding:
                 self.unread.add(chunk)
@@ -284,7 +290,7 @@ class World:
         if not self.feeding:
             places += self.rows
             assert len(places) == len(set(places))
-            assert self.cancelled or set(places) == set(range(self.taken))
+            assert self.cancelled or set(places) == set(range(self.taken)) - self.kept
         self._check_work_conserved(waiting)
         self._check_memory(waiting)
         self._check_crashes()
@@ -299,7 +305,8 @@ class World:
             for b in schedule.backends:
                 if b.in_flight < schedule.prefetch * b.slots:
                     assert not b.reserved or b.reserving >= max(1, b.slots)
-            assert schedule.total is not None and self.taken >= schedule.total
+            assert schedule.total is not None
+            assert self.kept.issuperset(range(self.taken, schedule.total))
 
     def _check_memory(self, waiting: Sequence[Chunk]) -> None:
         if len(self.schedule.backends) == 1:
@@ -321,7 +328,7 @@ class World:
         assert self.finishes == 1 and not self.in_flight and not self.schedule._again
         assert self.rows.keys() <= set(range(self.true_total))
         if not self.cancelled:
-            assert self.rows.keys() == set(range(self.true_total))
+            assert self.rows.keys() == set(range(self.true_total)) - self.kept
             assert self.schedule.total == self.true_total
         for circuit, kind in self.rows.items():
             if kind == "done":
@@ -360,6 +367,7 @@ class AnyOrder(RuleBasedStateMachine):
         killers=st.frozensets(st.integers(0, 120), max_size=4),
         failing=st.dictionaries(st.integers(0, 120), st.sampled_from(["A", "B"]), max_size=30),
         memory=st.dictionaries(st.integers(0, 120), st.integers(1, 3), max_size=20),
+        kept=st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=4),
     )
     def begin(
         self,
@@ -374,6 +382,7 @@ class AnyOrder(RuleBasedStateMachine):
         killers: frozenset[int],
         failing: dict[int, str],
         memory: dict[int, int],
+        kept: list[tuple[int, int]],
     ) -> None:
         schedule = make(
             total if known else None,
@@ -383,6 +392,7 @@ class AnyOrder(RuleBasedStateMachine):
             crash_retries=crash_retries,
             prefetch=prefetch,
             max_in_flight=max_in_flight,
+            kept=[(start, min(stop, total)) for start, stop in kept],
         )
         self.world = World(schedule, Circuits(killers, failing, memory), total)
 
@@ -877,3 +887,19 @@ def test_processes_that_all_die_stop_the_task_soon() -> None:
             assert "20 worker processes died and none came back" in stops[0].reason
             break
     assert deaths == 20
+
+
+def test_what_is_kept_is_passed_over_and_the_tail_is_cut_for_what_is_left() -> None:
+    """A resume: circuits 0-899 of 1000 are stored, but for two gaps."""
+    world = World(make(1000, kept=[(0, 100), (110, 500), (505, 900)]), Circuits(), 1000)
+    first = started(world.handle(Slots(0, 2)))
+    assert [(chunk.start, chunk.stop) for chunk in first] == [(100, 104), (104, 108), (108, 110), (500, 504)]
+    world.drain()
+    assert sorted(world.rows) == [*range(100, 110), *range(500, 505), *range(900, 1000)]
+    assert max(len(chunk) for chunk in world.attempts if chunk.start >= 900) <= 50
+
+
+def test_task_of_which_all_is_kept_ends_at_once() -> None:
+    world = World(make(50, kept=[(0, 50)]), Circuits(), 50)
+    world.handle(Slots(0, 2))
+    assert world.finishes == 1 and not world.attempts
