@@ -96,6 +96,13 @@ class AmbiguousCircuitError(RayQjmError, LookupError):
         super().__init__(f"{what} stands for {len(self.circuits)} circuits ({shown}); ask by row number.")
 
 
+# The store.
+
+
+class StoreUnavailableError(RayQjmError):
+    """The store went on answering errors (a full disk, a network that fails); what was stored is safe."""
+
+
 # The task as a whole.
 
 

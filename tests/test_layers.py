@@ -43,7 +43,7 @@ ROOMS = {
     ),
     "results": Room(
         2,
-        eager=names("numpy pyarrow"),
+        eager=names("numpy obstore pyarrow stamina"),
         lazy=names("matplotlib pandas polars qiskit ray"),
     ),
     "backends": Room(

@@ -1,0 +1,249 @@
+"""Bytes under names: what a store is made of, on a local disk or in any object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import obstore
+import stamina
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    NotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import LocalStore, from_url
+
+from ray_qjm.errors import InvalidInputError, StoreUnavailableError
+
+#: How long a store that answers errors is asked again: a full disk, a failing network, a service that throttles.
+RETRY_S = 60.0
+#: Seconds before the first and at most before each further try; stamina doubles them and adds up to a second.
+_WAIT_S = (0.05, 5.0)
+
+_SCHEMES = ("file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
+
+#: obstore raises Python's own error for local files.
+_ABSENT = (NotFoundError, FileNotFoundError)
+
+#: What no second try mends.
+_FINAL = (
+    InvalidPathError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    NotADirectoryError,
+)
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple):
+    """One object.
+
+    Attributes:
+        name: Below the store's root, parts joined by ``/``.
+        size: Bytes.
+    """
+
+    name: str
+    size: int
+
+
+class Objects:
+    """The objects below one root. Each is whole or absent; there are no directories.
+
+    Only two kinds of writing are needed, and every store has both: ``create`` has one winner among any number
+    of writers, ``replace`` is for objects with one writer. (Compare-and-swap isn't: obstore lacks it on local
+    disks.)
+
+    Local directories are private to the user (0700, files 0600). Instances can be pickled; what they know of
+    credentials is what obstore finds in the environment of each process.
+
+    Args:
+        root: A directory, or a URI that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``, ``file://``.
+        retry_s: Seconds for which an operation is tried again when the store answers errors.
+
+    Raises:
+        InvalidInputError: No such root can be.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, retry_s: float = RETRY_S) -> None:
+        self.root = absolute(root)
+        self.retry_s = retry_s
+        parts = urlsplit(self.root)
+        #: The directory, where the store is one.
+        self.directory = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+        self._store = self._open()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (type(self), self.root, self.retry_s))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.root!r})"
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object that isn't there yet.
+
+        Returns:
+            Whether this call wrote it; ``False``: it was there, with other bytes.
+        """
+
+        def put() -> bool:
+            self._make_room(name)
+            try:
+                obstore.put(self._store, name, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            self._hide(name)
+            return True
+
+        # A try whose answer was lost may have written it: then the bytes are ours.
+        return self._tried(f"create {name}", put) or self.read(name) == data
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write an object, whether it is there or not; for objects that have one writer."""
+
+        def put() -> None:
+            self._make_room(name)
+            obstore.put(self._store, name, data, mode="overwrite")
+            self._hide(name)
+
+        self._tried(f"write {name}", put)
+
+    def read(self, name: str) -> bytes | None:
+        """All bytes of an object; ``None`` if there is none."""
+
+        def get() -> bytes | None:
+            try:
+                return bytes(obstore.get(self._store, name).bytes())
+            except _ABSENT:
+                return None
+
+        return self._tried(f"read {name}", get)
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes ``[start, stop)`` of an object that is there."""
+        return self._tried(
+            f"read {name}", lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop))
+        )
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """The objects below ``prefix/``, by name."""
+
+        def find() -> list[Entry]:
+            found = obstore.list(self._store, prefix).collect()
+            return sorted(Entry(item["path"], item["size"]) for item in found)
+
+        return self._tried(f"list {prefix}", find)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects; those that aren't there are no error."""
+        for name in names:
+
+            def delete(name: str = name) -> None:
+                with suppress(*_ABSENT):
+                    obstore.delete(self._store, name)
+
+            self._tried(f"remove {name}", delete)
+
+    def sweep(self) -> list[str]:
+        """Remove what writers that were killed left half written in a local directory; nothing is read from it.
+
+        Only for the owner of the store, when no one else may be writing.
+        """
+        if self.directory is None:
+            return []
+        # obstore writes to `name#1` and moves it when it is whole; it never lists such names.
+        left = [path for path in self.directory.rglob("*#*") if path.name.rpartition("#")[2].isdigit()]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return sorted(path.relative_to(self.directory).as_posix() for path in left)
+
+    def _open(self) -> Any:
+        try:
+            if self.directory is None:
+                return from_url(self.root)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return LocalStore(self.directory)
+        except OSError as error:
+            raise InvalidInputError(f"store {self.root} can't be made: {error.strerror or error}.") from error
+        except (BaseError, ValueError) as error:
+            raise InvalidInputError(f"store {self.root} can't be opened: {_first_line(error)}.") from error
+
+    def _make_room(self, name: str) -> None:
+        """Private directories: obstore would make public ones."""
+        if self.directory is not None:
+            folder = self.directory
+            for part in name.split("/")[:-1]:
+                folder = folder / part
+                folder.mkdir(mode=0o700, exist_ok=True)
+
+    def _hide(self, name: str) -> None:
+        if self.directory is not None:
+            (self.directory / name).chmod(0o600)
+
+    def _tried(self, what: str, operation: Callable[[], T]) -> T:
+        try:
+            for attempt in stamina.retry_context(
+                on=_may_pass,
+                attempts=None,
+                timeout=self.retry_s,
+                wait_initial=_WAIT_S[0],
+                wait_max=_WAIT_S[1],
+            ):
+                with attempt:
+                    return operation()
+        except (BaseError, OSError) as error:
+            tried = f", tried for {self.retry_s:g} s" if _may_pass(error) else ""
+            raise StoreUnavailableError(
+                f"can't {what} in store {self.root}{tried}: {_first_line(error)}. Nothing "
+                "that was stored is lost: mend the cause and run the same call again."
+            ) from error
+        raise AssertionError("retry_context ended without an answer")
+
+
+def absolute(root: str | os.PathLike[str]) -> str:
+    """A root as a URI that means the same in every process of this machine.
+
+    >>> absolute("s3://lab/run42/")
+    's3://lab/run42'
+    """
+    text: Any = root if not isinstance(root, os.PathLike) else os.fspath(root)
+    if not isinstance(text, str) or not text:
+        raise InvalidInputError(f"store is {root!r}. Give a directory or a URI such as s3://bucket/prefix.")
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return Path(text).expanduser().absolute().as_uri()
+    if scheme not in _SCHEMES:
+        raise InvalidInputError(f"store {text} has the scheme {scheme!r}; known are {', '.join(_SCHEMES)}.")
+    parts = urlsplit(text)
+    if parts.username or parts.password or parts.query:
+        raise InvalidInputError(
+            f"the URI of a store may hold no credentials or options ({scheme}://...): it is written into logs. Set the "
+            "variables of the environment that the service's own tools use."
+        )
+    return text.rstrip("/")
+
+
+def _reopen(kind: type[Objects], root: str, retry_s: float) -> Objects:
+    return kind(root, retry_s=retry_s)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether asking again may help."""
+    return isinstance(error, (BaseError, OSError)) and not isinstance(error, _FINAL)
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Iterator[str] = iter(str(error).splitlines())
+    return next(lines, type(error).__name__).rstrip(". ")
