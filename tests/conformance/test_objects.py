@@ -11,6 +11,7 @@ from typing import Any
 
 import obstore
 import pytest
+from obstore.exceptions import PermissionDeniedError
 from obstore.store import MemoryStore
 
 from ray_qjm.errors import InvalidInputError, StoreUnavailableError
@@ -176,3 +177,20 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
 def test_relative_directories_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute("results/rb") == (tmp_path / "results/rb").as_uri()
+
+
+def test_what_no_second_try_mends_is_told_at_once(
+    disk_store: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        raise PermissionDeniedError("not yours")
+
+    monkeypatch.setattr(obstore, "put", refused)
+    with pytest.raises(StoreUnavailableError, match="not yours") as caught:
+        disk_store.create("task.json", b"{}")
+    assert calls == 1
+    assert "tried for" not in str(caught.value)
