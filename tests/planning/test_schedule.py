@@ -190,7 +190,9 @@ class World:
             case Shortened():
                 self._gone(event.chunk)
                 if event.total > event.chunk.start:
-                    self.in_flight.append(replace(event.chunk, stop=event.total))
+                    shorter = replace(event.chunk, stop=event.total)
+                    self.in_flight.append(shorter)
+                    self.attempts[self.attempts.index(event.chunk)] = shorter
                 self.taken = min(self.taken, event.total)
             case Crashed():
                 self._gone(event.chunk)
