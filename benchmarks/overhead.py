@@ -22,7 +22,10 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
+from ray_qjm.cluster.blanks import Blanks
+from ray_qjm.cluster.collector import MemoryCollector
 from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.cluster.held import HeldPayloads
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup
 from ray_qjm.options import BackendSpec, RunOptions, TranspileOptions
 from ray_qjm.planning.chunks import ChunkSizer
@@ -30,7 +33,6 @@ from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.schedule import BackendState, Schedule
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.counts import Row, pack
-from ray_qjm.results.parts import MemoryParts
 
 TENTHS = 10
 
@@ -84,6 +86,7 @@ def measure(chunks: int) -> tuple[list[float], list[float]]:
             marks.append((time.perf_counter(), process.memory_info().rss / 2**20))
 
     setup = TaskSetup(None, [("nothing", BackendSpec("aer"), dict)], TranspileOptions(), 1, 1, False, {})
+    held = HeldPayloads()
     coordinator = Coordinator(
         task_id="overhead",
         name=None,
@@ -92,7 +95,8 @@ def measure(chunks: int) -> tuple[list[float], list[float]]:
         setup=setup,
         feed=None,
         options=RunOptions(),
-        parts=MemoryParts(limit=64, on_gate=lambda open_: None),
+        collector=MemoryCollector(Blanks(setup, None, held), limit=64, on_gate=lambda open_: None),
+        held=held,
         observe=observe,
     )
     begin = time.perf_counter()

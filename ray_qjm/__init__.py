@@ -6,7 +6,7 @@ What this module lists is public; anything else may change.
 from __future__ import annotations
 
 from ray_qjm import errors
-from ray_qjm.api import run, submit
+from ray_qjm.api import attach, run, submit
 from ray_qjm.circuits.files import QasmFiles, QpyFiles
 from ray_qjm.circuits.sweep import Sweep
 from ray_qjm.frontends.task import Task
@@ -27,6 +27,7 @@ __all__ = [
     "TaskResult",
     "TaskStatus",
     "TranspileOptions",
+    "attach",
     "errors",
     "run",
     "submit",

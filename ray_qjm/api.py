@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -16,27 +17,22 @@ from ray_qjm.backends.registry import Choice, choose
 from ray_qjm.circuits.compile import Compiler
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.circuits.sources import make_source
-from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
+from ray_qjm.cluster.resume import Durable, open_store
 from ray_qjm.cluster.session import connect
-from ray_qjm.cluster.workers import RayLauncher
+from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
 from ray_qjm.frontends.progress import View, view
 from ray_qjm.frontends.task import Task
 from ray_qjm.options import RunOptions, whole
-from ray_qjm.planning.chunks import ChunkSizer
-from ray_qjm.planning.schedule import BackendState, Schedule
 from ray_qjm.planning.seeds import transpiler_seed
 from ray_qjm.planning.status import TaskStatus
-from ray_qjm.results.parts import MemoryParts
 from ray_qjm.results.schema import schema
 from ray_qjm.results.task_result import TaskResult
+from ray_qjm.results.watch import StoredTask
 
 #: Most shots of a circuit: counts are int32.
 MAX_SHOTS = 2**31 - 1
-#: Batches that may wait for the reader of a stream before no new chunks are started: about a minute of work.
-STREAM_AHEAD = 64
-
 _PACKAGES = ("ray-qjm", "qiskit", "qiskit-aer", "ray", "pyarrow", "numpy")
 
 
@@ -50,6 +46,9 @@ def run(
     memory: bool = False,
     name: str | None = None,
     tags: Sequence[str] = (),
+    store: str | os.PathLike[str] | None = None,
+    version: str | None = None,
+    retry_failed: bool = False,
     progress: bool | Callable[[TaskStatus], None] | None = None,
     options: RunOptions | None = None,
 ) -> TaskResult:
@@ -71,6 +70,13 @@ def run(
         memory: Keep every shot (columns ``memory`` and ``memory_wide``).
         name: What people call this task.
         tags: Further words of theirs, recorded in the table's metadata.
+        store: A directory, or a URI such as ``s3://bucket/prefix``, that keeps the rows as they come. The same
+            call with the same store goes on where the last one ended, however it ended. ``None`` keeps rows
+            in memory.
+        version: Yours, of circuits whose source text can't be read (``functools.partial``, objects, code typed
+            in): a stored task goes on only with the same one.
+        retry_failed: When a stored task goes on, run circuits again that failed for a reason which may have
+            passed (their worker died), never broken ones.
         progress: ``None`` shows a bar on a terminal or in a notebook and plain lines elsewhere; ``False``
             nothing; a callable gets a ``TaskStatus`` after each event, from another thread.
         options: See ``RunOptions``.
@@ -84,6 +90,8 @@ def run(
         BackendLoadError: A backend can't be had on workers.
         TaskFailedError: One reason failed ``options.max_failures`` circuits in a row, or some circuits have
             no counts and ``options.on_failure == "raise"``; ``error.result`` holds the rest.
+        StoreError: The store holds another task (``StoreMismatchError``), is being used by another process
+            (``StoreInUseError``), or can't be read or written.
         TaskInterrupted: Ctrl-C; ``error.result`` holds what was finished.
 
     Warns:
@@ -91,7 +99,8 @@ def run(
     """
     shown = _view(progress)
     with shown:
-        task = _submit(circuits, backends, count, shots, seed, memory, name, tags, shown, options)
+        durable = Durable(store, version, retry_failed)
+        task = _submit(circuits, backends, count, shots, seed, memory, name, tags, durable, shown, options)
         try:
             task.wait()
         except KeyboardInterrupt:
@@ -110,6 +119,9 @@ def submit(
     memory: bool = False,
     name: str | None = None,
     tags: Sequence[str] = (),
+    store: str | os.PathLike[str] | None = None,
+    version: str | None = None,
+    retry_failed: bool = False,
     progress: bool | Callable[[TaskStatus], None] | None = None,
     options: RunOptions | None = None,
 ) -> Task:
@@ -124,14 +136,36 @@ def submit(
         memory: As for ``run``.
         name: As for ``run``.
         tags: As for ``run``.
+        store: As for ``run``.
+        version: As for ``run``.
+        retry_failed: As for ``run``.
         progress: ``None`` or ``False`` shows nothing; a callable as for ``run``.
         options: As for ``run``.
 
     Raises:
         InvalidInputError: An argument is wrong; nothing was run.
+        StoreError: As for ``run``.
     """
     shown = _view(False if progress is None else progress)
-    return _submit(circuits, backends, count, shots, seed, memory, name, tags, shown, options)
+    durable = Durable(store, version, retry_failed)
+    return _submit(circuits, backends, count, shots, seed, memory, name, tags, durable, shown, options)
+
+
+def attach(store: str | os.PathLike[str]) -> Task:
+    """Watch, report or read a stored task, from any process, with or without Ray, while it runs or later.
+
+    What it says of a task that runs elsewhere may be some seconds old. ``cancel`` asks the process that runs it;
+    leaving ``stream`` early leaves the task alone.
+
+    Args:
+        store: The directory or URI that was given to ``run``.
+
+    Raises:
+        InvalidInputError: It holds no task.
+        StoreError: It can't be read.
+    """
+    task = StoredTask(store)
+    return Task(task, info=task.info, circuits=None, raise_failures=False, complaint=lambda: None)
 
 
 def _submit(
@@ -143,6 +177,7 @@ def _submit(
     memory: bool,
     name: str | None,
     tags: Sequence[str],
+    durable: Durable,
     shown: View,
     options: RunOptions | None,
 ) -> Task:
@@ -152,48 +187,38 @@ def _submit(
     if not isinstance(memory, (bool, np.bool_)):
         raise InvalidInputError(f"memory is {memory!r}. Give True or False.")
     info = _labels(name, tags)
-    seed = secrets.randbits(63) if seed is None else whole("seed", seed, least=0)
+    seed = None if seed is None else whole("seed", seed, least=0)
     choices = choose(backends, memory=bool(memory))
-    _check_transpiling(choices, options, seed)
+    _check_transpiling(choices, options, 0 if seed is None else seed)
     source = make_source(circuits, count)
     schema(extra_types=source.column_types)  # a column named like one of ours is refused here
     setup = TaskSetup(
         source=source if isinstance(source, WorkerSource) else None,
         backends=[(choice.name, choice.spec, choice.load) for choice in choices],
         transpile=options.transpile,
-        seed=seed,
+        seed=secrets.randbits(63) if seed is None else seed,
         shots=_shots(shots, source.count),
         memory=bool(memory),
         column_types=dict(source.column_types),
     )
-    data = pack_setup(setup)
-    task_id = secrets.token_hex(4)
-    resources = [(choice.name, choice.spec.resources) for choice in choices]
-    launcher = RayLauncher(task_id, data, resources, only_here=connect())
-    schedule = Schedule(
-        source.count,
-        [BackendState(ChunkSizer(options.chunk_s, options.max_chunk)) for _ in choices],
-        max_failures=options.max_failures,
-        crash_retries=options.crash_retries,
-        max_in_flight=options.max_in_flight,
-    )
-    gate: list[Callable[[bool], None]] = []
-    coordinator = Coordinator(
-        task_id=task_id,
+    pack_setup(setup)  # what can't be pickled is refused before a store is taken
+    only_here = connect()
+    resumed = open_store(durable, source, setup, seed=seed, info=info)
+    coordinator = start(
+        source,
+        setup,
+        choices=[(choice.name, choice.spec.resources) for choice in choices],
+        resumed=resumed,
+        only_here=only_here,
         name=name,
-        schedule=schedule,
-        launcher=launcher,
-        setup=setup,
-        feed=source if isinstance(source, DriverSource) else None,
         options=options,
-        parts=MemoryParts(limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_)),
         observe=shown.update,
     )
-    gate.append(coordinator.gate)
-    coordinator.start()
+    if resumed is not None:
+        info = {**resumed.task.info, **info}
     info |= {
-        "task_id": task_id,
-        "seed": str(seed),
+        "task_id": coordinator.task_id,
+        "seed": str(setup.seed if resumed is None else resumed.task.seed),
         "backends": json.dumps([choice.name for choice in choices]),
     }
     return Task(

@@ -99,8 +99,40 @@ class AmbiguousCircuitError(RayQjmError, LookupError):
 # The store.
 
 
-class StoreUnavailableError(RayQjmError):
+class StoreError(RayQjmError):
+    """Something is wrong with a store; what was stored in it is not lost."""
+
+
+class StoreUnavailableError(StoreError):
     """The store went on answering errors (a full disk, a network that fails); what was stored is safe."""
+
+
+class StoreMismatchError(StoreError, InvalidInputError):
+    """The store holds another task than the one that is asked for.
+
+    Attributes:
+        field: What differs.
+        stored: What it is in the store.
+        given: What it is in this call.
+    """
+
+    def __init__(self, field: str, stored: object, given: object, message: str) -> None:
+        self.field = field
+        self.stored = stored
+        self.given = given
+        super().__init__(message)
+
+
+class StoreInUseError(StoreError):
+    """Another process runs the task of this store; the message says which."""
+
+
+class StoreTakenError(StoreError):
+    """Another process has taken the store over while this one ran its task: it goes on there."""
+
+
+class StoreDamagedError(StoreError):
+    """Something in the store is gone, torn, or of a newer version of this package."""
 
 
 # The task as a whole.

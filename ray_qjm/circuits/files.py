@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit, qasm2, qasm3, qpy
 
+from ray_qjm.circuits.identity import digest
 from ray_qjm.circuits.source import WorkerSource
 from ray_qjm.circuits.sources import _a
 from ray_qjm.errors import InvalidInputError, SourceError
@@ -44,6 +45,12 @@ class _FileSource(WorkerSource):
     @abstractmethod
     def _inspect(self, file: _File) -> int:
         """Return the number of circuits in a file, at least 1; called once a file, in their order."""
+
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """Return how many files and circuits, and a digest of names and sizes; see ``WorkerSource.identity``."""
+        names = [f"{file.name}\0{file.size}" for file in self._files]
+        found = {"kind": self.kind, "files": len(names), "digest": digest(*names, repr(self._starts))}
+        return found if version is None else {**found, "version": version}
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return which file holds circuit ``index``, and where in it."""

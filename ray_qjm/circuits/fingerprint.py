@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import CircuitInstruction, ClassicalRegister, Clbit, ControlFlowOp, ParameterExpression
 from qiskit.circuit.classical import expr
+
+from ray_qjm.errors import StoreMismatchError
 
 #: Instructions without a definition of their own that are no gates.
 _PLAIN = frozenset({"barrier", "delay", "measure", "reset"})
@@ -33,6 +36,41 @@ def fingerprint(circuit: QuantumCircuit) -> int:
     _circuit(circuit, lines)
     digest = hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
+
+
+def check_marks(
+    marks: NDArray[np.uint64], start: int, circuits: Sequence[QuantumCircuit | Exception], kind: str
+) -> None:
+    """Make sure that circuits are those that were run.
+
+    Args:
+        marks: Fingerprints by row, 0 where unknown.
+        start: Row of the first circuit.
+        circuits: Now, or what was raised in place of one.
+        kind: What gave them.
+
+    Raises:
+        StoreMismatchError: One is another.
+    """
+    for row, circuit in enumerate(circuits, start):
+        stored = int(marks[row]) if row < len(marks) else 0
+        if not stored:
+            continue
+        if isinstance(circuit, Exception):
+            given = f"{type(circuit).__name__}: {circuit}"
+        else:
+            now = fingerprint(circuit)
+            if now == stored:
+                continue
+            given = f"{now:016x}"
+        raise StoreMismatchError(
+            "circuits",
+            f"{stored:016x}",
+            given,
+            f"circuit {row} of {kind} isn't the one that was run: the store has its fingerprint as {stored:016x}, "
+            f"now it is {given}. Make the same circuits as before (fix the seed of what draws them), or give "
+            "another store.",
+        )
 
 
 def _circuit(circuit: QuantumCircuit, lines: list[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from qiskit import QuantumCircuit
 
@@ -42,6 +43,17 @@ class WorkerSource(ABC):
             SourceError: Nothing can be built on this worker; the task ends.
         """
 
+    @abstractmethod
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """Return what must be the same when a stored task goes on, as JSON values.
+
+        Args:
+            version: The user's, for what can't be compared.
+
+        Raises:
+            InvalidInputError: There must be a version, and it is ``None``.
+        """
+
     def bind(self, index: int, compiled: QuantumCircuit) -> QuantumCircuit:
         """Return circuit ``index`` made from the compiled ``template``; only sources with one can."""
         raise NotImplementedError(f"{self.kind} has no template")
@@ -72,6 +84,10 @@ class DriverSource(ABC):
 
         An item which raised, or which is no circuit, is the exception that stands in its row.
         """
+
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """As for ``WorkerSource``; the circuits themselves are compared as they are read."""
+        return {"kind": "circuits"} if version is None else {"kind": "circuits", "version": version}
 
     def columns(self, start: int, stop: int) -> dict[str, list[object]]:
         """Return the source's columns for the rows ``[start, stop)``, which must have been read."""

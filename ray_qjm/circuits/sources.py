@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from qiskit import QuantumCircuit
 
+from ray_qjm.circuits.identity import code_of
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.errors import InvalidInputError
 
@@ -77,6 +78,10 @@ class CallableSource(WorkerSource):
             raise TypeError(f"{self.kind} returned {_a(circuit)}, not a QuantumCircuit")
         # Copying costs up to 2 % of a small circuit's way, and only one that the function keeps may change.
         return circuit if sys.getrefcount(circuit) <= _FRESH_REFERENCES else circuit.copy()
+
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """Return the version, or what the source text is; see ``WorkerSource.identity``."""
+        return {"kind": "callable", **code_of(self._f, version, self.kind)}
 
 
 class ListSource(DriverSource):
@@ -219,6 +224,10 @@ class GroupSource(DriverSource):
                     break
                 self._starts.append(self._read)
         return items
+
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """Return the names of the groups too; see ``WorkerSource.identity``."""
+        return {**super().identity(version), "groups": list(self._names)}
 
     def columns(self, start: int, stop: int) -> dict[str, list[object]]:
         """Return ``group`` for the rows ``[start, stop)``."""

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
+from ray_qjm.circuits.fingerprint import fingerprint
+from ray_qjm.circuits.identity import digest
 from ray_qjm.circuits.source import WorkerSource
 from ray_qjm.circuits.sources import _a
 from ray_qjm.errors import InvalidInputError
@@ -117,6 +119,16 @@ class Sweep(WorkerSource):
         # In place: not in place Qiskit appends a counter of the process to the name.
         bound.assign_parameters(self.values[index, order[1]].tolist(), inplace=True)
         return bound
+
+    def identity(self, version: str | None) -> dict[str, Any]:
+        """Return digests of the circuit and of all values; see ``WorkerSource.identity``."""
+        return {
+            "kind": "sweep",
+            "circuit": f"{fingerprint(self.template):016x}",
+            "parameters": list(self.column_types),
+            "values": digest(self.values.tobytes()),
+            **({} if version is None else {"version": version}),
+        }
 
     def columns(self, start: int, stop: int) -> dict[str, list[object]]:
         """Return the values of the rows ``[start, stop)``, one list a parameter."""

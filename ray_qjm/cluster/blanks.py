@@ -17,7 +17,7 @@ from ray_qjm.results.joining import first_circuit
 
 
 class Blanks:
-    """Makes rows without counts that fit a task's others.
+    """Makes rows without counts that fit a task's others: all columns but ``jobs``.
 
     Args:
         setup: The task's.
@@ -53,15 +53,15 @@ class Blanks:
         for batch in sorted(batches, key=first_circuit):
             start = first_circuit(batch)
             if start > stop:
-                filled.append(self.cancelled(stop, start, why))
+                filled.append(with_jobs(self.cancelled(stop, start, why), []))
             filled.append(batch)
             stop = start + batch.num_rows
         if total is not None and total > stop:
-            filled.append(self.cancelled(stop, total, why))
+            filled.append(with_jobs(self.cancelled(stop, total, why), []))
         return filled
 
     def _rows(self, start: int, stop: int, **reason: Any) -> pa.RecordBatch:
-        batch = blank(
+        return blank(
             start,
             stop,
             shots_requested=self._setup.shots_in(start, stop),
@@ -70,7 +70,6 @@ class Blanks:
             extra_types=self._setup.column_types,
             **reason,
         )
-        return with_jobs(batch, [])
 
     def _columns(self, start: int, stop: int) -> Mapping[str, Sequence[object]]:
         """The source's columns for circuits that no worker will pack, as far as they are known."""

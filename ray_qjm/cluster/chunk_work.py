@@ -11,13 +11,16 @@ from itertools import islice
 from typing import Any
 
 import cloudpickle
+import pyarrow as pa
 
 from ray_qjm.backends.local import LocalBackend, Ready, checked, failed_row
 from ray_qjm.backends.memory import FREE_BYTES, simulation_bytes
 from ray_qjm.backends.registry import check_loaded, check_options
 from ray_qjm.circuits.compile import Compiler, check_runnable
+from ray_qjm.circuits.fingerprint import fingerprint
 from ray_qjm.circuits.payload import decode
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, write_batches
+from ray_qjm.cluster.part_writer import PartWriter
 from ray_qjm.errors import (
     BackendLoadError,
     BackendResultError,
@@ -63,6 +66,7 @@ class ChunkWorker:
 
     Raises:
         BackendLoadError: The backend can't be made here, or lacks what the task asks of it.
+        StoreError: The store can't be reached from here, or is another one.
     """
 
     def __init__(self, setup: TaskSetup, backend: int) -> None:
@@ -87,6 +91,11 @@ class ChunkWorker:
             made, name=name, run_options=run_options, memory=setup.memory, base=simulator_base(setup.seed)
         )
         self._template: Any = None
+        self._writer = None if setup.store is None else PartWriter(setup.store)
+        # A template's circuits are known by its values: those needn't be looked at one by one.
+        source = setup.source
+        self._marking = setup.store is not None and (source is None or source.template is None)
+        self._marks: dict[int, int] = {}
 
     def run(self, chunk: Chunk, payload: Payload | None, largest: int | None) -> Outcome:
         """Run a chunk.
@@ -98,8 +107,10 @@ class ChunkWorker:
 
         Raises:
             SourceError: The source gives nothing on this worker.
+            StoreError: The rows can't be written.
         """
         started, begun = time.time(), time.perf_counter()
+        self._marks.clear()
         allowed = chunk.memory or self._spec.resources.memory_bytes or FREE_BYTES
         rows: list[Row] = []
         deferred: list[Deferred] = []
@@ -109,12 +120,11 @@ class ChunkWorker:
         rows.sort(key=lambda row: row.circuit)
         columns = self._columns(chunk, payload)
         try:
-            data = self._pack(rows, columns, chunk.start)
+            batches = self._pack(rows, columns, chunk.start)
         except BackendResultError:
             rows = checked(rows)
-            data = self._pack(rows, columns, chunk.start)
-        return Outcome(
-            data=data,
+            batches = self._pack(rows, columns, chunk.start)
+        outcome = Outcome(
             done=sum(row.counts is not None for row in rows),
             failures=_failures(rows),
             deferred=_joined(deferred),
@@ -122,6 +132,10 @@ class ChunkWorker:
             started=started,
             shots=sum(row.shots or 0 for row in rows),
         )
+        if self._writer is None:
+            return replace(outcome, data=write_batches(batches))
+        outcome = self._writer.write(chunk, self._backend.name, batches, self._marks, outcome)
+        return replace(outcome, seconds=time.perf_counter() - begun)
 
     def _rows(
         self, circuits: Iterable[tuple[int, Any]], allowed: int, largest: int | None, deferred: list[Deferred]
@@ -172,6 +186,8 @@ class ChunkWorker:
                 compiled = self._bound(index)
                 circuit = compiled
             else:
+                if self._marking:
+                    self._marks[index] = fingerprint(circuit)
                 compiled = self._compiler.compile(circuit)
                 stage = "run"
                 check_runnable(compiled)
@@ -214,8 +230,10 @@ class ChunkWorker:
         assert self._setup.source is not None
         return self._setup.source.columns(chunk.start, chunk.stop)
 
-    def _pack(self, rows: Sequence[Row], columns: Mapping[str, Sequence[object]], first: int) -> bytes:
-        """One Arrow stream of all rows, a batch for each run of consecutive circuits."""
+    def _pack(
+        self, rows: Sequence[Row], columns: Mapping[str, Sequence[object]], first: int
+    ) -> list[pa.RecordBatch]:
+        """All rows, a batch for each run of consecutive circuits."""
         batches = []
         for group in _contiguous(rows):
             start, stop = group[0].circuit - first, group[-1].circuit + 1 - first
@@ -223,7 +241,7 @@ class ChunkWorker:
             batches.append(
                 pack(group, memory=self._setup.memory, extra=extra, extra_types=self._setup.column_types)
             )
-        return write_batches(batches)
+        return batches
 
 
 def _contiguous(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

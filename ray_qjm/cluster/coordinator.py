@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -16,11 +16,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from ray_qjm.circuits.source import DriverSource
-from ray_qjm.cluster.blanks import Blanks
+from ray_qjm.cluster.collector import Collector
 from ray_qjm.cluster.deaths import dooms_all, reason_for
 from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.cluster.held import Held, HeldPayloads
-from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, read_batches
+from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, waiting
+from ray_qjm.cluster.part_writer import within
+from ray_qjm.cluster.resume import Resumed
 from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
 from ray_qjm.options import RunOptions
 from ray_qjm.planning.events import (
@@ -41,10 +43,9 @@ from ray_qjm.planning.events import (
 )
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
-from ray_qjm.results.counts import with_jobs
-from ray_qjm.results.jobs import Job, JobLog
-from ray_qjm.results.parts import MemoryParts
+from ray_qjm.results.jobs import Job
 from ray_qjm.results.report import FailureLog, FailureRange
+from ray_qjm.results.rows import Rows
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
 SLOTS_EVERY_S = 5.0
@@ -79,7 +80,9 @@ class Coordinator:
         setup: What workers have too: names, shots, columns.
         feed: The source, where only the driver can read it.
         options: Of the task.
-        parts: Where rows go.
+        collector: Where rows go.
+        held: Circuits that were read from ``feed`` and have no row yet.
+        resumed: What an earlier session of the task has left.
         observe: Called with the status after each event, from the coordinator's thread.
     """
 
@@ -93,13 +96,13 @@ class Coordinator:
         setup: TaskSetup,
         feed: DriverSource | None,
         options: RunOptions,
-        parts: MemoryParts,
+        collector: Collector,
+        held: HeldPayloads,
+        resumed: Resumed | None = None,
         observe: Callable[[TaskStatus], None] | None,
     ) -> None:
         self.task_id = task_id
         self.name = name
-        self.parts = parts
-        self.jobs = JobLog()
         self.ended = threading.Event()
         #: Why the task ended without having run everything, if so.
         self.error: BaseException | None = None
@@ -111,13 +114,16 @@ class Coordinator:
         self._options = options
         self._observe = observe
         self._feed = feed
-        self._feeder = None if feed is None else Feeder(feed, launcher.put, self._told)
+        marks = None if resumed is None else resumed.marks
+        self._feeder = None if feed is None else Feeder(feed, launcher.put, self._told, marks)
         self._asked: set[Chunk] = set()
-        self._held = HeldPayloads()
-        self._blanks = Blanks(setup, feed, self._held)
+        self._held = held
+        self._collector = collector
+        self._resumed = resumed
         self._submitted: dict[Chunk, float] = {}
-        self._failures = FailureLog()
+        self._failures = FailureLog(() if resumed is None else resumed.failures)
         self._cancelled = 0
+        self._rest: Chunk | None = None
         self._state: TaskState = "running"
         self._slots: list[int] = []
         self._pace = Pace()
@@ -133,6 +139,7 @@ class Coordinator:
         # Exit hooks run last in, first out, and Ray adds one each time that it starts: ours goes before it again.
         atexit.unregister(_end_with_the_process)
         atexit.register(_end_with_the_process)
+        self._collector.watch(lambda: self.status, self._lose, self.cancel)
         self._thread.start()
 
     def join(self, timeout: float) -> None:
@@ -157,15 +164,37 @@ class Coordinator:
         status = self._status
         return status if self.ended.is_set() else replace(status, elapsed_s=time.monotonic() - self._begun)
 
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.ended.is_set()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for the end, for at most so many seconds; return whether it has come."""
+        return self.ended.wait(timeout)
+
+    def leave(self) -> None:
+        """Nobody wants the rest."""
+        self.cancel()
+
+    def jobs(self) -> pa.Table:
+        """The table of jobs that have ended so far."""
+        return self._collector.jobs.table()
+
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
         return self._failures.ranges()
 
-    def batches_so_far(self) -> list[pa.RecordBatch]:
-        """The rows that are there, and blank ones in the gaps; for a task that still runs."""
-        return self._blanks.fill(
-            self.parts.batches(), self._schedule.total, "it was not finished when this result was taken"
-        )
+    def rows(self) -> Rows:
+        """The rows that are there by now, and cancelled ones in the gaps."""
+        if not self.ended.is_set():
+            return self._collector.rows(
+                self._schedule.total, "it was not finished when this result was taken"
+            )
+        return self._collector.rows(self._total, self._why)
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Batches of rows as they land."""
+        return self._collector.stream()
 
     # The thread.
 
@@ -186,8 +215,13 @@ class Coordinator:
             except BaseException as error:
                 self.error = self.error or _broken(error)
                 self._state = "failed"
+            try:
+                self._collector.finish(self._snapshot(), self.error)
+            except BaseException as error:
+                self.error = self.error or (error if isinstance(error, RayQjmError) else _broken(error))
+                self._state = "failed"
             self._held.clear()
-            self.parts.close()
+            self._collector.close()
             self._tell()  # before anyone who waits goes on: the bar's last state is the true one
             self.ended.set()
 
@@ -195,7 +229,7 @@ class Coordinator:
         self._refresh_slots()
         self._tell()
         refresh_at = time.monotonic() + SLOTS_EVERY_S
-        while not self._schedule.finished:
+        while not self._schedule.finished or self._rest_unread():
             now = time.monotonic()
             if now >= refresh_at:
                 self._refresh_slots()
@@ -213,6 +247,19 @@ class Coordinator:
             self._state = "done"
         elif self._state == "cancelling":
             self._state = "cancelled" if self.error is None else "failed"
+
+    def _rest_unread(self) -> bool:
+        """Whether circuits behind the last that ran have still to be compared with those of earlier sessions."""
+        if (
+            self._resumed is not None
+            and self._feeder is not None
+            and self._state == "running"
+            and not self._rest
+        ):
+            self._rest = Chunk(self._total, self._total)
+            self._asked.add(self._rest)
+            self._feeder.ask(self._rest)
+        return self._rest in self._asked
 
     def _refresh_slots(self) -> None:
         try:
@@ -269,7 +316,10 @@ class Coordinator:
         self._asked.remove(chunk)
         if reading.error is not None:
             self._end(reading.error)
-            self._apply(Dropped(chunk))
+            if chunk != self._rest:
+                self._apply(Dropped(chunk))
+            return
+        if chunk == self._rest:
             return
         number = reading.circuits
         if number < len(chunk):
@@ -288,7 +338,10 @@ class Coordinator:
             self._apply(Dropped(chunk))
         elif isinstance(result, BaseException):
             reason = reason_for(result)
-            if self._schedule.cancelling:
+            found = self._collector.found(chunk)
+            if found is not None:
+                self._store(chunk, submitted, found)
+            elif self._schedule.cancelling:
                 self._note(chunk, submitted, "cancelled", None, None)
                 self._apply(Dropped(chunk))
             else:
@@ -302,17 +355,13 @@ class Coordinator:
             self._store(chunk, submitted, result)
 
     def _store(self, chunk: Chunk, submitted: float, outcome: Outcome) -> None:
-        job = self._note(chunk, submitted, "done", _waiting(outcome), outcome)
-        rows = 0
-        for batch in read_batches(outcome.data) if outcome.data else ():
-            rows += batch.num_rows
-            self.parts.add(with_jobs(batch, [job]))
+        job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
+        rows = self._collector.take(outcome, job)
         held = self._held.of(chunk)
         # A slow generator makes small chunks as a slow simulation does.
         seconds = outcome.seconds if held is None else max(outcome.seconds, held.read_s)
         self._held.release(chunk, rows)
-        for failure in outcome.failures:
-            self._list(failure)
+        self._failures.add(*within(outcome.failures, chunk.start, chunk.stop))
         self._apply(Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred))
         self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
 
@@ -321,9 +370,13 @@ class Coordinator:
         self._fail(failure, self._names[action.backend])
         self._held.release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
 
-    def _end(self, error: BaseException) -> None:
+    def _lose(self, error: BaseException) -> None:
+        """The store is no longer this process's: what it would do from now on wouldn't count."""
+        self._calls.put(lambda: self._end(error, force=True))
+
+    def _end(self, error: BaseException, *, force: bool = False) -> None:
         if self._state == "running":
-            self._cancel()
+            self._cancel(force=force)
             self.error = error
 
     def _cancel(self, *, force: bool = False) -> None:
@@ -339,7 +392,8 @@ class Coordinator:
             self._apply(Cancel())
             for chunk in tuple(self._asked):
                 self._asked.remove(chunk)
-                self._apply(Dropped(chunk))
+                if chunk != self._rest:
+                    self._apply(Dropped(chunk))
             self._force_at = time.monotonic() + self._options.cancel_grace_s
         if force:
             self._force_at = time.monotonic()
@@ -349,10 +403,9 @@ class Coordinator:
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
     ) -> int:
-        attempt = (f"-{chunk.attempt}" if chunk.attempt else "") + ("-reserved" if chunk.memory else "")
-        return self.jobs.add(
+        return self._collector.jobs.add(
             Job(
-                job_id=f"{self.task_id}-{chunk.start}-{chunk.stop}{attempt}",
+                job_id=self._collector.job_id(self.task_id, chunk),
                 backend=self._names[chunk.backend],
                 start=chunk.start,
                 stop=chunk.stop,
@@ -368,27 +421,23 @@ class Coordinator:
             )
         )
 
-    def _list(self, failure: Failure) -> None:
-        self._failures.add(
-            FailureRange(
-                failure.start,
-                failure.stop,
-                failure.status,
-                failure.error_type,
-                failure.error,
-                failure.stage or None,
-            )
-        )
+    @property
+    def _total(self) -> int:
+        """Circuits of the task, as far as they are known."""
+        return self._schedule.next_index if self._schedule.total is None else self._schedule.total
+
+    @property
+    def _why(self) -> str:
+        """Why circuits were not run, if any were not."""
+        what = "the task ended" if self.error else "the task was cancelled"
+        return f"{what} before it was run"
 
     def _fill_up(self) -> None:
         """Give a row to every circuit that has none, so that the result is whole."""
-        total = self._schedule.next_index if self._schedule.total is None else self._schedule.total
-        reason = (
-            "the task ended before it was run" if self.error else "the task was cancelled before it was run"
-        )
-        for start, stop in self.parts.missing(total):
+        total = self._total
+        for start, stop in self._collector.missing(total):
             self._cancelled += stop - start
-            self.parts.add(self._blanks.cancelled(start, stop, reason))
+            self._collector.cancel(start, stop, self._why)
         promised = self._feed.count if self._feed is not None else None
         if promised is not None and promised > total and self._state == "done":
             kind = self._feed.kind if self._feed is not None else ""
@@ -405,8 +454,8 @@ class Coordinator:
 
     def _fail(self, failure: Failure, backend: str | None = None) -> None:
         """Give circuits rows that say why they have no counts."""
-        self.parts.add(self._blanks.failed(failure, backend))
-        self._list(failure)
+        self._collector.fail(failure, backend)
+        self._failures.add(*within([failure], failure.start, failure.stop))
 
     # What others see.
 
@@ -431,15 +480,6 @@ class Coordinator:
         except BaseException as error:  # whoever watches must not end the task
             self._observe = None
             self.complaint = f"progress raised {type(error).__name__}: {error}; it was not called again."
-
-
-def _waiting(outcome: Outcome) -> str | None:
-    """What a job's row says of circuits that it left for later."""
-    if not outcome.deferred:
-        return None
-    circuits = sum(item.stop - item.start for item in outcome.deferred)
-    most = max(item.memory for item in outcome.deferred) / 2**30
-    return f"{circuits} circuit{' waits' if circuits == 1 else 's wait'} for {most:.1f} GiB to be reserved"
 
 
 #: Those that were started.

@@ -9,11 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_qjm.circuits.fingerprint import check_marks
 from ray_qjm.circuits.payload import encode
 from ray_qjm.circuits.source import DriverSource
 from ray_qjm.cluster.messages import Payload
-from ray_qjm.errors import SourceError
+from ray_qjm.errors import RayQjmError, SourceError, StoreMismatchError
 from ray_qjm.planning.events import Chunk
+
+#: Circuits that are read at once to be passed over.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +52,20 @@ class Feeder:
         source: Where circuits come from.
         put: Puts a payload into the object store.
         told: Called from the feeder's thread for each chunk, in the order in which they were asked for.
+        marks: Fingerprints of circuits that have their rows from an earlier session: uint64 by row, 0 where
+            unknown. They are read again, compared, and passed over.
     """
 
-    def __init__(self, source: DriverSource, put: Callable[[Payload], Any], told: Told) -> None:
+    def __init__(
+        self,
+        source: DriverSource,
+        put: Callable[[Payload], Any],
+        told: Told,
+        marks: NDArray[np.uint64] | None = None,
+    ) -> None:
         self._source = source
+        self._marks = np.empty(0, np.uint64) if marks is None else marks
+        self._at = 0
         self._put = put
         self._told = told
         self._stopped = False
@@ -77,13 +94,15 @@ class Feeder:
             # A generator may raise SystemExit or a CancelledError: nobody would answer for its chunk.
             except BaseException as error:
                 why = f"{self._source.kind} can't be read on ({type(error).__name__}: {error})."
-                reading = Reading(error=error if isinstance(error, SourceError) else SourceError(why))
+                reading = Reading(error=error if isinstance(error, RayQjmError) else SourceError(why))
             self._told(chunk, reading)
             del reading
 
     def _read(self, chunk: Chunk) -> Reading:
+        self._pass_over(chunk.start)
         begun = time.perf_counter()
         items = self._source.read(len(chunk))
+        self._at += len(items)
         seconds = time.perf_counter() - begun
         if not items:
             return Reading()
@@ -92,3 +111,20 @@ class Feeder:
         with self._putting:
             reference = None if self._stopped else self._put(payload)
         return Reading(len(items), reference, seconds)
+
+    def _pass_over(self, start: int) -> None:
+        """Read up to a circuit, and make sure that what has rows is what it was."""
+        while self._at < start and not self._stopped:
+            items = self._source.read(min(_BLOCK, start - self._at))
+            if not items:
+                if not self._marks[self._at :].any():
+                    return
+                raise StoreMismatchError(
+                    "circuits",
+                    f"{start} or more",
+                    self._at,
+                    f"{self._source.kind} ended after {self._at} circuits, and the store has rows of circuits beyond. "
+                    "Give the circuits that it was begun with, or another store.",
+                )
+            check_marks(self._marks, self._at, items, self._source.kind)
+            self._at += len(items)

@@ -14,7 +14,25 @@ from numpy.typing import NDArray
 from ray_qjm.circuits.source import WorkerSource
 from ray_qjm.errors import InvalidInputError, RayQjmError, SourceError
 from ray_qjm.options import BackendSpec, TranspileOptions
-from ray_qjm.planning.events import Deferred, Failure
+from ray_qjm.planning.events import Chunk, Deferred, Failure
+from ray_qjm.results.objects import Objects
+
+
+@dataclass(frozen=True)
+class StoreSetup:
+    """Where the rows of a task go.
+
+    Attributes:
+        objects: The store.
+        task_id: The task's.
+        epoch: The driver's, under which its workers write.
+        record: The record of that epoch: a worker that reads another one there sees another store.
+    """
+
+    objects: Objects
+    task_id: str
+    epoch: int
+    record: bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,7 @@ class TaskSetup:
         shots: For every circuit, or int64 of shape ``(count,)``.
         memory: Whether single shots are kept.
         column_types: The source's columns.
+        store: Where workers write rows; ``None``: they send them to the driver.
     """
 
     source: WorkerSource | None
@@ -38,6 +57,7 @@ class TaskSetup:
     shots: int | NDArray[np.int64]
     memory: bool
     column_types: Mapping[str, str]
+    store: StoreSetup | None = None
 
     def shots_of(self, index: int) -> int:
         """Shots of one circuit."""
@@ -71,6 +91,7 @@ class Outcome:
         data: Arrow IPC stream of record batches, contiguous circuits each, all but the column ``jobs``.
             ``bytes``, because Ray copies these once out of its shared memory when it unpickles them, and
             the driver's batches then point into memory of its own.
+        stored: Ranges of circuits whose rows stand in the store, in place of ``data``.
         done: Circuits with counts.
         failures: Those without, neighbours of one reason joined.
         deferred: Those that weren't run, because they need more memory than the chunk had reserved.
@@ -81,6 +102,7 @@ class Outcome:
     """
 
     data: bytes = b""
+    stored: tuple[tuple[int, int], ...] = ()
     done: int = 0
     failures: tuple[Failure, ...] = ()
     deferred: tuple[Deferred, ...] = ()
@@ -88,6 +110,25 @@ class Outcome:
     started: float = 0.0
     shots: int = 0
     fatal: RayQjmError | None = None
+
+
+def job_id(task_id: str, chunk: Chunk, epoch: int = 1) -> str:
+    """The id of the job that runs a chunk; ``epoch`` tells a resumed task's from those before.
+
+    >>> job_id("t1", Chunk(100, 200)), job_id("t1", Chunk(100, 101, attempt=1, memory=2**30), epoch=3)
+    ('t1-100-200', 't1-100-101-1-reserved-e3')
+    """
+    attempt = (f"-{chunk.attempt}" if chunk.attempt else "") + ("-reserved" if chunk.memory else "")
+    return f"{task_id}-{chunk.start}-{chunk.stop}{attempt}" + (f"-e{epoch}" if epoch > 1 else "")
+
+
+def waiting(deferred: Sequence[Deferred]) -> str | None:
+    """What a job's row says of circuits that it left for later."""
+    if not deferred:
+        return None
+    circuits = sum(item.stop - item.start for item in deferred)
+    most = max(item.memory for item in deferred) / 2**30
+    return f"{circuits} circuit{' waits' if circuits == 1 else 's wait'} for {most:.1f} GiB to be reserved"
 
 
 def pack_setup(setup: TaskSetup) -> bytes:

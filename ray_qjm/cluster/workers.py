@@ -13,7 +13,7 @@ import ray
 from ray_qjm.cluster.chunk_work import ChunkWorker
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
 from ray_qjm.cluster.session import identity
-from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, TaskFailedError
+from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, StoreError, TaskFailedError
 from ray_qjm.options import Resources
 from ray_qjm.planning.events import Chunk
 
@@ -23,7 +23,7 @@ _KEPT = 4
 
 #: Names by exact range that this process gives to Ray tasks. Ray keeps 50 kB for each name that it has ever seen
 #: (2.60: 2,000 Ray tasks took 7 MB under one name and 118 MB under as many), for as long as the driver lives.
-_EXACT = 200
+_EXACT = 100
 _exact: set[str] = set()
 
 _workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
@@ -53,7 +53,7 @@ def _run_chunk(
                 _workers.popitem(last=False)
         _workers.move_to_end(key)
         return worker.run(chunk, payload, largest)
-    except (SourceError, BackendLoadError) as error:
+    except (SourceError, BackendLoadError, StoreError) as error:
         return Outcome(fatal=error)
 
 

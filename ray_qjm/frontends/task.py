@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.errors import (
     CircuitFailedError,
     PartialResultWarning,
@@ -24,9 +23,51 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from ray_qjm.results.report import FailureRange
+    from ray_qjm.results.rows import Rows
+
+
+class Run(Protocol):
+    """What drives a task, or sees it from afar: a ``Coordinator`` or a ``StoredTask``."""
+
+    task_id: str
+    complaint: str | None
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where it stands."""
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it ended without having run everything, if so."""
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for the end; return whether it has come."""
+
+    def cancel(self, *, force: bool = False) -> None:
+        """Start nothing any more."""
+
+    def leave(self) -> None:
+        """Whoever looked on wants no more."""
+
+    def failures(self) -> tuple[list[FailureRange], int]:
+        """Ranges of failed circuits, and how many failed beyond them."""
+
+    def jobs(self) -> pa.Table:
+        """The table of jobs."""
+
+    def rows(self) -> Rows:
+        """The rows by now."""
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Batches as they land."""
+
 
 class Task:
-    """A task that runs in the background; ``submit`` makes it.
+    """A task that runs in the background; ``submit`` makes it, ``attach`` shows one of another process.
 
     As a context manager it is cancelled when the block is left before it has ended::
 
@@ -35,7 +76,7 @@ class Task:
                 ...
 
     Args:
-        coordinator: Drives it; already started.
+        run: Drives it, or sees it.
         info: Facts that stand in the result's metadata.
         circuits: The circuits, where the driver has them all.
         raise_failures: Whether circuits without counts are an error.
@@ -44,14 +85,14 @@ class Task:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        run: Run,
         *,
         info: Mapping[str, str],
         circuits: Sequence[object] | None,
         raise_failures: bool,
         complaint: Callable[[], str | None],
     ) -> None:
-        self._coordinator = coordinator
+        self._run = run
         self._info = info
         self._circuits = circuits
         self._raise_failures = raise_failures
@@ -61,22 +102,22 @@ class Task:
     @property
     def id(self) -> str:
         """What the task is called in job ids, names of Ray tasks and metadata."""
-        return self._coordinator.task_id
+        return self._run.task_id
 
     @property
     def job_ids(self) -> list[str]:
         """Jobs that have ended so far: one a chunk and attempt, named ``<task>-<start>-<stop>``."""
-        ids: list[str] = self._coordinator.jobs.table().column("job_id").to_pylist()
+        ids: list[str] = self._run.jobs().column("job_id").to_pylist()
         return ids
 
     def status(self) -> TaskStatus:
         """How many circuits and jobs are in which state; prints as a few lines."""
-        return self._coordinator.status
+        return self._run.status
 
     def report(self) -> str:
         """What was done and what failed so far, a line for each run of circuits with one reason."""
         status = self.status()
-        ranges, unlisted = self._coordinator.failures()
+        ranges, unlisted = self._run.failures()
         total = status.total if status.total is not None else status.done + status.failed
         text = lines(ranges, status.done, total)
         if unlisted:
@@ -89,7 +130,7 @@ class Task:
 
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._coordinator.ended.is_set()
+        return self._run.done()
 
     def wait(self, timeout: float | None = None) -> TaskStatus:
         """Wait until it has ended, well or not.
@@ -100,7 +141,7 @@ class Task:
         Raises:
             WaitTimeoutError: It goes on; nothing was cancelled.
         """
-        if not self._coordinator.ended.wait(timeout):
+        if not self._run.wait(timeout):
             raise WaitTimeoutError(f"after {timeout:g} s the task still runs.\n{self.status()}")
         return self.status()
 
@@ -113,7 +154,7 @@ class Task:
         Args:
             force: Kill worker processes at once.
         """
-        self._coordinator.cancel(force=force)
+        self._run.cancel(force=force)
 
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Record batches of the result's schema as they land, in no order of circuits.
@@ -126,18 +167,18 @@ class Task:
             ResultStreamedError: The parts were handed over already.
             SourceError: And the other reasons why a task ends early, after the last batch.
         """
-        batches = self._coordinator.parts.stream()
+        batches = self._run.stream()
         return self._stream(batches)
 
     def _stream(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
             yield from batches
         except BaseException:  # the loop was left, or Ctrl-C
-            self.cancel()
+            self._run.leave()
             raise
-        self._coordinator.ended.wait()
-        if self._coordinator.error is not None:
-            raise self._coordinator.error
+        self._run.wait(None)
+        if self._run.error is not None:
+            raise self._run.error
 
     def result(self, partial: bool = False, timeout: float | None = None) -> TaskResult:
         """Wait for the end and return the counts.
@@ -160,15 +201,15 @@ class Task:
             PartialResultWarning: Some circuits have no counts.
         """
         if partial:
-            return self._whole() if self.done() else self._so_far()
+            return self._whole() if self.done() else self._make()
         self.wait(timeout)
         return self._outcome()
 
     def _outcome(self) -> TaskResult:
-        complaint = self._complaint() or self._coordinator.complaint
+        complaint = self._complaint() or self._run.complaint
         if complaint is not None:
             warnings.warn(complaint, RuntimeWarning, stacklevel=3)
-        error = self._coordinator.error
+        error = self._run.error
         if isinstance(error, TaskFailedError) and error.result is None:
             error.result = self._whole()
         if error is not None:
@@ -190,17 +231,16 @@ class Task:
         return result
 
     def _whole(self) -> TaskResult:
-        if self._result is None:
-            self._result = self._make(self._coordinator.parts.batches())
-        return self._result
+        if self._result is not None:
+            return self._result
+        result = self._make()
+        if self.status().state == "done":  # one that was interrupted may go on in another process
+            self._result = result
+        return result
 
-    def _so_far(self) -> TaskResult:
-        return self._make(self._coordinator.batches_so_far())
-
-    def _make(self, batches: Sequence[pa.RecordBatch]) -> TaskResult:
-        return TaskResult(
-            batches, jobs=self._coordinator.jobs.table(), info=self._info, circuits=self._circuits
-        )
+    def _make(self) -> TaskResult:
+        rows = self._run.rows()
+        return TaskResult(rows, jobs=self._run.jobs, info=self._info, circuits=self._circuits)
 
     def __enter__(self) -> Task:
         return self
@@ -209,7 +249,7 @@ class Task:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.done():
-            self.cancel()
+            self._run.leave()
 
     def __repr__(self) -> str:
         """The status."""

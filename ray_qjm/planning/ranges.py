@@ -48,16 +48,22 @@ class Ranges:
         start = max(at, self._stops[i]) if i >= 0 else at
         return start, self._starts[i + 1] if i + 1 < len(self._starts) else None
 
-    def gaps(self, total: int) -> list[tuple[int, int]]:
-        """What ``[0, total)`` has beside them."""
-        starts = [start for start in self._starts if start < total]
-        stops = [0, *self._stops[: len(starts)]]
-        return [(stop, start) for stop, start in zip(stops, [*starts, total], strict=True) if stop < start]
+    def rest(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What of ``[start, stop)`` is not in, as ranges."""
+        found: list[tuple[int, int]] = []
+        at = start
+        for a, b in self.within(start, stop):
+            if at < a:
+                found.append((at, a))
+            at = b
+        return [*found, (at, stop)] if at < stop else found
+
+    def within(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What of ``[start, stop)`` is in, as ranges."""
+        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        ranges = zip(self._starts[first:last], self._stops[first:last], strict=True)
+        return [(max(a, start), min(b, stop)) for a, b in ranges]
 
     def count(self, start: int, stop: int) -> int:
         """How many integers of ``[start, stop)`` are in."""
-        if start >= stop:
-            return 0
-        first, last = bisect_right(self._stops, start), bisect_left(self._starts, stop)
-        ranges = zip(self._starts[first:last], self._stops[first:last], strict=True)
-        return sum(min(b, stop) - max(a, start) for a, b in ranges)
+        return sum(b - a for a, b in self.within(start, stop)) if start < stop else 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from ray_qjm.planning.schedule import Schedule
 
-TaskState = Literal["running", "cancelling", "done", "cancelled", "failed"]
+TaskState = Literal["running", "cancelling", "done", "cancelled", "failed", "interrupted"]
 
 #: Seconds over which the rate is taken: long enough to be steady over chunks of 1-2 s, short enough to follow.
 RATE_WINDOW_S = 20.0
@@ -46,7 +46,8 @@ class TaskStatus:
     Attributes:
         task_id: Its id.
         name: What the user called it.
-        state: ``"running"``, ``"cancelling"``, ``"done"``, ``"cancelled"`` or ``"failed"``.
+        state: ``"running"``, ``"cancelling"``, ``"done"``, ``"cancelled"`` or ``"failed"``; of a stored
+            task also ``"interrupted"``: its process has died, and the same call goes on with it.
         total: Circuits of the task; ``None`` while a source of unknown length goes on.
         done: Circuits with counts.
         failed: Circuits without, for a reason of their own.
@@ -94,6 +95,16 @@ class TaskStatus:
         if self.total is None or not self.rate:
             return None
         return (self.total - self.done - self.failed - self.cancelled) / self.rate
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values, for ``of_plain``."""
+        return asdict(self)
+
+    @classmethod
+    def of_plain(cls, values: Mapping[str, Any]) -> TaskStatus:
+        """What ``plain`` gave."""
+        backends = tuple(BackendStatus(**backend) for backend in values["backends"])
+        return cls(**{**values, "backends": backends})
 
     def lines(self) -> list[str]:
         """A few lines for people."""

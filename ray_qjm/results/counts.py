@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["JOBS_SCHEMA", "Row", "blank", "fault", "pack", "schema", "with_jobs"]
+__all__ = ["JOBS_SCHEMA", "Row", "blank", "fault", "pack", "schema", "with_job_rows", "with_jobs"]
 
 # Qiskit numbers unnamed circuits per process: on many workers such a name names many circuits.
 _AUTOMATIC_NAME = re.compile(r"circuit-\d+(-\d+)*")
@@ -149,6 +149,14 @@ def with_jobs(batch: pa.RecordBatch, jobs: Sequence[int]) -> pa.RecordBatch:
     offsets = np.arange(batch.num_rows + 1, dtype=np.int64) * len(jobs)
     values = np.tile(np.asarray(jobs, dtype=np.int32), batch.num_rows)
     column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+    return batch.add_column(_JOBS_PLACE, _JOBS, column)
+
+
+def with_job_rows(batch: pa.RecordBatch, rows: NDArray[np.int32]) -> pa.RecordBatch:
+    """Add the column ``jobs`` from one row of the table of jobs for each circuit; -1 where there is none."""
+    have = rows >= 0
+    offsets = np.concatenate(([0], np.cumsum(have))).astype(np.int64)
+    column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(rows[have]))
     return batch.add_column(_JOBS_PLACE, _JOBS, column)
 
 

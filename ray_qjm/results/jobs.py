@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ class Job(NamedTuple):
     attempt: int
     state: str
     reason: str | None
-    submitted: float
+    submitted: float | None
     started: float | None
     ended: float
     circuits: int
@@ -35,12 +36,18 @@ class JobLog:
     """Jobs in the order in which they ended; a row's number is what the column ``jobs`` holds.
 
     One thread adds, any thread may ask for the table.
+
+    Args:
+        before: Jobs of earlier sessions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Iterable[Job] = ()) -> None:
         self._lock = threading.Lock()
         self._closed: list[pa.RecordBatch] = []
         self._open: list[Job] = []
+        self._places: dict[str, int] = {}
+        for job in before:
+            self.add(job)
 
     def add(self, job: Job) -> int:
         """Note a job and return its row."""
@@ -51,10 +58,27 @@ class JobLog:
             self._open.append(job)
             return _OPEN * len(self._closed) + len(self._open) - 1
 
+    def places(self) -> dict[str, int]:
+        """Row of each job by its id."""
+        with self._lock:
+            known = len(self._places)
+            if known < _OPEN * len(self._closed) + len(self._open):
+                ids = self._table().column("job_id").slice(known).to_pylist()
+                self._places.update((job, row) for row, job in enumerate(ids, known))
+            return self._places
+
     def table(self) -> pa.Table:
         """All jobs so far, as ``JOBS_SCHEMA``."""
         with self._lock:
-            return pa.Table.from_batches([*self._closed, _columns(self._open)], JOBS_SCHEMA)
+            return self._table()
+
+    def _table(self) -> pa.Table:
+        return pa.Table.from_batches([*self._closed, _columns(self._open)], JOBS_SCHEMA)
+
+
+def jobs_table(jobs: Iterable[Job]) -> pa.Table:
+    """Jobs as ``JOBS_SCHEMA``."""
+    return JobLog(jobs).table()
 
 
 def _columns(jobs: list[Job]) -> pa.RecordBatch:

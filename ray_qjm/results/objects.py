@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -30,10 +31,13 @@ RETRY_S = 60.0
 #: Seconds before the first and at most before each further try; stamina doubles them and adds up to a second.
 _WAIT_S = (0.05, 5.0)
 
+#: Objects of so many bytes are read at once: a round trip costs more than they.
+_WHOLE = 2**20
+
 _SCHEMES = ("file", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss")
 
-#: obstore raises Python's own error for local files.
-_ABSENT = (NotFoundError, FileNotFoundError)
+#: Why an object can't be read that isn't there; obstore raises Python's own error for local files.
+ABSENT = (NotFoundError, FileNotFoundError)
 
 #: What no second try mends.
 _FINAL = (
@@ -72,17 +76,20 @@ class Objects:
     Args:
         root: A directory, or a URI that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``, ``file://``.
         retry_s: Seconds for which an operation is tried again when the store answers errors.
+        make: Whether a directory may be made that isn't there.
 
     Raises:
         InvalidInputError: No such root can be.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, retry_s: float = RETRY_S) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, retry_s: float = RETRY_S, make: bool = True) -> None:
         self.root = absolute(root)
         self.retry_s = retry_s
         parts = urlsplit(self.root)
         #: The directory, where the store is one.
         self.directory = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+        if self.directory is not None and not make and not self.directory.is_dir():
+            raise InvalidInputError(f"store {self.root} isn't there: there is no such directory.")
         self._store = self._open()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,6 +97,10 @@ class Objects:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.root!r})"
+
+    def with_retry(self, retry_s: float) -> Objects:
+        """The same objects, asked again for another number of seconds."""
+        return type(self)(self.root, retry_s=retry_s)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object that isn't there yet.
@@ -126,7 +137,7 @@ class Objects:
         def get() -> bytes | None:
             try:
                 return bytes(obstore.get(self._store, name).bytes())
-            except _ABSENT:
+            except ABSENT:
                 return None
 
         return self._tried(f"read {name}", get)
@@ -136,6 +147,31 @@ class Objects:
         return self._tried(
             f"read {name}", lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop))
         )
+
+    def reader(self, name: str) -> BinaryIO:
+        """An object that is there as an open file; of a large one bytes are fetched as they are read.
+
+        Raises:
+            FileNotFoundError: It isn't.
+        """
+
+        def find() -> int | None:
+            try:
+                size: int = obstore.head(self._store, name)["size"]
+                return size
+            except ABSENT:
+                return None
+
+        size = self._tried(f"read {name}", find)
+        whole = self.read(name) if size is not None and size <= _WHOLE else None
+        if size is None or (whole is None and size <= _WHOLE):
+            raise FileNotFoundError(name)
+        file: Any = _RangeFile(self, name, size) if whole is None else io.BytesIO(whole)
+        return cast(BinaryIO, file)
+
+    def address(self, name: str) -> str:
+        """Where an object is, as other tools want it: a path on a local disk, else a URI."""
+        return f"{self.root}/{name}" if self.directory is None else str(self.directory / name)
 
     def entries(self, prefix: str) -> list[Entry]:
         """The objects below ``prefix/``, by name."""
@@ -151,20 +187,26 @@ class Objects:
         for name in names:
 
             def delete(name: str = name) -> None:
-                with suppress(*_ABSENT):
+                with suppress(*ABSENT):
                     obstore.delete(self._store, name)
 
             self._tried(f"remove {name}", delete)
 
-    def sweep(self) -> list[str]:
+    def sweep(self, folders: Iterable[str]) -> list[str]:
         """Remove what writers that were killed left half written in a local directory; nothing is read from it.
 
         Only for the owner of the store, when no one else may be writing.
+
+        Args:
+            folders: Where to look, folders below them included; of the root only its own files.
         """
         if self.directory is None:
             return []
         # obstore writes to `name#1` and moves it when it is whole; it never lists such names.
-        left = [path for path in self.directory.rglob("*#*") if path.name.rpartition("#")[2].isdigit()]
+        found = [*self.directory.glob("*.json#*")]
+        for folder in folders:
+            found += (self.directory / folder).rglob("*#*")
+        left = [path for path in found if path.name.rpartition("#")[2].isdigit()]
         for path in left:
             path.unlink(missing_ok=True)
         return sorted(path.relative_to(self.directory).as_posix() for path in left)
@@ -210,6 +252,43 @@ class Objects:
                 "that was stored is lost: mend the cause and run the same call again."
             ) from error
         raise AssertionError("retry_context ended without an answer")
+
+
+class _RangeFile(io.RawIOBase):
+    """An object as a file for whoever seeks before reading, such as a reader of Parquet."""
+
+    def __init__(self, objects: Objects, name: str, size: int) -> None:
+        self._objects = objects
+        self._name = name
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset from the beginning, from here or from the end."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as the buffer has room for, or as are left."""
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        data = self._objects.read_range(self._name, self._at, stop)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def absolute(root: str | os.PathLike[str]) -> str:

@@ -42,7 +42,7 @@ def terms(observable: Any) -> list[tuple[int, float]]:
     return [(_mask(observable), 1.0)]
 
 
-def expectation(parts: Sequence[Part], observable: Any) -> NDArray[np.float64]:
+def expectation(parts: Iterable[Part], observable: Any) -> NDArray[np.float64]:
     """Expectation value of each circuit, NaN for those without counts; see ``TaskResult.expectation``."""
     wanted = terms(observable)
     union = 0
@@ -53,7 +53,7 @@ def expectation(parts: Sequence[Part], observable: Any) -> NDArray[np.float64]:
 
 
 def _of_part(part: Part, wanted: Sequence[tuple[int, float]], bits: int) -> NDArray[np.float64]:
-    clbits = part.batch.column("clbits").fill_null(0).to_numpy(zero_copy_only=False)
+    clbits = part.raw.column("clbits").fill_null(0).to_numpy(zero_copy_only=False)
     narrow = part.have_counts & (clbits < bits)
     if narrow.any():
         row = int(np.flatnonzero(narrow)[0])
@@ -67,7 +67,7 @@ def _of_part(part: Part, wanted: Sequence[tuple[int, float]], bits: int) -> NDAr
     shots = _sums(counts, lengths).astype(np.float64)
     total = np.zeros(len(lengths))
     is_wide = np.repeat(part.wide, lengths)
-    narrow_values = part.batch.column("outcomes").flatten().to_numpy(zero_copy_only=False)
+    narrow_values = part.raw.column("outcomes").flatten().to_numpy(zero_copy_only=False)
     wide_values = _wide_values(part)
     for mask, factor in wanted:
         odd = np.empty(len(counts), np.bool_)
@@ -89,7 +89,7 @@ def _parity(values: NDArray[np.uint64], mask: int) -> NDArray[np.bool_]:
 def _wide_values(part: Part) -> list[int]:
     if not part.wide.any():
         return []
-    values = part.batch.column("outcomes_wide").flatten().to_pylist()
+    values = part.raw.column("outcomes_wide").flatten().to_pylist()
     return [int.from_bytes(value, "big") for value in values]
 
 

@@ -1,14 +1,16 @@
 """A part of a stored result: one Parquet object, which any Parquet reader opens.
 
-It holds the rows of contiguous circuits, each with its fingerprint and job, and in its metadata what became of
-them, so that a report needs no rows. A part is written whole, once, and carries checksums: a torn one is absent.
+It holds the rows of contiguous circuits, each with its fingerprint and the id of its job, and in its metadata
+the jobs and what became of the circuits, so that a report needs no rows. A part is written whole, once, and
+carries checksums: a torn one is absent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,13 +44,13 @@ class Head(NamedTuple):
     Attributes:
         start: First circuit.
         stop: One past the last.
-        job: The job that ran them.
-        failures: Those without all their counts, with the reasons.
+        jobs: Those that ran them.
+        failures: Circuits without all their counts, with the reasons.
     """
 
     start: int
     stop: int
-    job: Job
+    jobs: tuple[Job, ...]
     failures: tuple[FailureRange, ...]
 
 
@@ -57,27 +59,36 @@ class TornPartError(ValueError):
 
 
 def encode(
-    batch: pa.RecordBatch, fingerprints: NDArray[np.uint64] | None, job: Job, failures: Sequence[FailureRange]
+    batch: pa.RecordBatch,
+    *,
+    fingerprints: NDArray[np.uint64] | None = None,
+    jobs: Sequence[Job] = (),
+    job_ids: pa.Array[Any] | None = None,
+    failures: Sequence[FailureRange] = (),
 ) -> bytes:
     """A part as the bytes of a Parquet file.
 
     Args:
         batch: Rows of contiguous circuits, all columns but ``jobs``.
-        fingerprints: Of the circuits: uint64 of shape ``(rows,)``; ``None`` where they are unknown.
-        job: The job that ran them.
+        fingerprints: Of the circuits: uint64 of shape ``(rows,)``, 0 where unknown; ``None``: all are.
+        jobs: Those that ran them.
+        job_ids: Each row's, as strings; ``None``: all rows have the first of ``jobs``, or none if there are none.
         failures: Those of its circuits that failed.
     """
     start = batch.column("circuit")[0].as_py()
-    marks = pa.nulls(batch.num_rows, pa.uint64()) if fingerprints is None else pa.array(fingerprints)
-    jobs = pa.DictionaryArray.from_arrays(
-        pa.array(np.zeros(batch.num_rows, np.int32)), pa.array([job.job_id])
-    )
-    table = pa.Table.from_batches([batch]).append_column(_JOB, jobs).append_column(_FINGERPRINT, marks)
+    if fingerprints is None:
+        fingerprints = np.zeros(batch.num_rows, np.uint64)
+    marks = pa.array(fingerprints, mask=fingerprints == 0)
+    if job_ids is None:
+        known = pa.array([job.job_id for job in jobs[:1]], pa.string())
+        codes = np.zeros(batch.num_rows, np.int32)
+        job_ids = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes == len(known)), known)
+    table = pa.Table.from_batches([batch]).append_column(_JOB, job_ids).append_column(_FINGERPRINT, marks)
     head = {
         "format": FORMAT,
         "start": start,
         "stop": start + batch.num_rows,
-        "job": job._asdict(),
+        "jobs": jobs,
         "failures": [vars(failure) for failure in failures],
         "digest": _NO_DIGEST,
     }
@@ -117,35 +128,95 @@ def head_of(metadata: Any) -> Head:
         found = json.loads(metadata.metadata[_KEY])
         if found["format"] > FORMAT:
             raise TornPartError(f"the part has format {found['format']}; this version reads up to {FORMAT}.")
-        job = Job(**found["job"])
+        jobs = tuple(Job(*job) for job in found["jobs"])
         failures = tuple(FailureRange(**failure) for failure in found["failures"])
-        return Head(found["start"], found["stop"], job, failures)
+        return Head(found["start"], found["stop"], jobs, failures)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise TornPartError(f"no metadata of a part ({type(error).__name__}: {error}).") from error
 
 
-def decode(data: bytes) -> tuple[Head, pa.RecordBatch, NDArray[np.uint64] | None]:
+class PartReader:
+    """A part, read row group by row group.
+
+    Args:
+        file: A Parquet file, open.
+
+    Raises:
+        TornPartError: It is no part; the methods too.
+    """
+
+    def __init__(self, file: Any) -> None:
+        with _parsing():
+            self._file = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=True)
+        self.head = head_of(self._file.metadata)
+
+    def group(self, number: int) -> pa.RecordBatch:
+        """The rows of a group, ``ROW_GROUP`` of them but for the last; ``job`` holds the ids of jobs."""
+        with _parsing():
+            return _one_batch(self._file.read_row_group(number))
+
+    def rows(self, columns: Sequence[str] | None = None) -> pa.RecordBatch:
+        """As ``group``, of all groups; some columns, or all."""
+        with _parsing():
+            return _one_batch(self._file.read(columns=None if columns is None else list(columns)))
+
+
+def decode(data: bytes) -> tuple[Head, pa.RecordBatch]:
     """What ``encode`` was given, with its checksums verified.
 
     Returns:
-        The head; the rows, all columns but ``jobs``; the fingerprints, ``None`` if they are unknown.
+        The head; the rows, with the columns ``job`` and ``fingerprint``, without ``jobs``.
 
     Raises:
         TornPartError: The bytes are no whole part.
     """
+    head, reader = _verified(data)
+    batch = reader.rows()
+    if batch.num_rows != head.stop - head.start:
+        raise TornPartError(f"{batch.num_rows} rows for the circuits {head.start}-{head.stop - 1}.")
+    return head, batch
+
+
+def verify(data: bytes) -> tuple[Head, NDArray[np.uint64]]:
+    """The head and the fingerprints of a part: uint64 of shape ``(rows,)``, 0 where unknown.
+
+    Raises:
+        TornPartError: The bytes are no whole part.
+    """
+    head, reader = _verified(data)
+    return head, fingerprints_of(reader.rows([_FINGERPRINT]))
+
+
+def fingerprints_of(batch: pa.RecordBatch) -> NDArray[np.uint64]:
+    """The fingerprints that ``encode`` was given: 0 where unknown."""
+    marks: NDArray[np.uint64] = batch.column(_FINGERPRINT).fill_null(0).to_numpy(zero_copy_only=False)
+    return marks
+
+
+def own_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows as they were before ``encode``."""
+    return batch.drop_columns([name for name in (_JOB, _FINGERPRINT) if name in batch.schema.names])
+
+
+def _verified(data: bytes) -> tuple[Head, PartReader]:
     _check_seal(data)
+    reader = PartReader(pa.BufferReader(data))
+    return reader.head, reader
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Tell what the bytes lack from what the disk or the network does, which has a number."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        head = head_of(file.metadata)
-        table = file.read().replace_schema_metadata(None)
-        # One batch, and dictionaries that hold for all of it.
-        batches = table.unify_dictionaries().combine_chunks().to_batches()
-    except (pa.ArrowException, OSError) as error:
+        yield
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
         raise TornPartError(f"no whole Parquet file ({type(error).__name__}: {error}).") from error
-    rows = sum(batch.num_rows for batch in batches)
-    if len(batches) != 1 or rows != head.stop - head.start:
-        raise TornPartError(f"{rows} rows for the circuits {head.start}-{head.stop - 1}.")
-    (batch,) = batches
-    marks = batch.column(_FINGERPRINT)
-    fingerprints = None if marks.null_count else marks.to_numpy()
-    return head, batch.drop_columns([_JOB, _FINGERPRINT]), fingerprints
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    # One batch, and dictionaries that hold for all of it.
+    table = table.replace_schema_metadata(None).unify_dictionaries().combine_chunks()
+    batches = table.to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -101,7 +101,7 @@ class MemoryParts:
     def missing(self, total: int) -> list[tuple[int, int]]:
         """The ranges ``[start, stop)`` of ``[0, total)`` of which no row was added, handed over or not."""
         with self._changed:
-            return self._covered.gaps(total)
+            return self._covered.rest(0, total)
 
     def _join_small(self, batch: pa.RecordBatch) -> None:
         if self._streamed or not is_small(batch):

@@ -66,15 +66,24 @@ def merge(ranges: Iterable[FailureRange]) -> list[FailureRange]:
 
 
 class FailureLog:
-    """What has failed so far in a task that runs. One thread adds, any thread may read."""
+    """What has failed so far in a task that runs. One thread adds, any thread may read.
 
-    def __init__(self) -> None:
+    Args:
+        before: What had failed in earlier sessions.
+    """
+
+    def __init__(self, before: Iterable[FailureRange] = ()) -> None:
         self._ranges: list[FailureRange] = []
         self._listing = True
         self._unlisted = 0
+        self.add(*before)
 
-    def add(self, item: FailureRange) -> None:
-        """Note a range; once there are too many that can't be joined, only how many circuits it has."""
+    def add(self, *items: FailureRange) -> None:
+        """Note ranges; once there are too many that can't be joined, only how many circuits they have."""
+        for item in items:
+            self._add(item)
+
+    def _add(self, item: FailureRange) -> None:
         if len(self._ranges) >= MAX_RANGES:
             self._ranges = merge(self._ranges)
             # If joining neighbours doesn't help, trying again each time would only cost.
@@ -87,6 +96,15 @@ class FailureLog:
     def ranges(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits, and how many circuits failed beyond those that are listed."""
         return merge(list(self._ranges)), self._unlisted
+
+
+def clipped(failures: Iterable[FailureRange], start: int, stop: int) -> list[FailureRange]:
+    """What of some failures concerns the circuits ``[start, stop)``."""
+    return [
+        replace(item, start=max(item.start, start), stop=min(item.stop, stop))
+        for item in failures
+        if item.start < stop and start < item.stop
+    ]
 
 
 def lines(

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import operator
-from bisect import bisect_right
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError
 from ray_qjm.results import export, html, observables, plots
+from ray_qjm.results.compaction import compact
 from ray_qjm.results.report import lines, merge, ranges
-from ray_qjm.results.schema import STATUSES, TABLE_INFO, schema
-from ray_qjm.results.views import CircuitResult, Part
+from ray_qjm.results.rows import HeldRows, Rows
+from ray_qjm.results.schema import STATUSES, TABLE_INFO
+from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.views import CircuitResult
+from ray_qjm.results.watch import StoredTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
     import polars as pl
     from matplotlib.axes import Axes
@@ -38,8 +42,9 @@ class TaskResult:
     Row i is circuit i. Failed circuits are rows too: they have null counts and a reason.
 
     Args:
-        batches: Record batches of ``counts.schema``, each of contiguous circuits, in any order.
-        jobs: Table of ``counts.JOBS_SCHEMA``.
+        batches: Record batches of ``counts.schema``, each of contiguous circuits, in any order; or the rows
+            of a store.
+        jobs: Table of ``counts.JOBS_SCHEMA``, or what gives it.
         info: Facts on the task, which become metadata of the table.
         circuits: The circuits themselves, where the driver had them: ``get_counts(circuit)`` knows
             them by identity.
@@ -50,31 +55,53 @@ class TaskResult:
 
     def __init__(
         self,
-        batches: Iterable[pa.RecordBatch],
+        batches: Rows | Iterable[pa.RecordBatch],
         *,
-        jobs: pa.Table,
+        jobs: pa.Table | Callable[[], pa.Table],
         info: Mapping[str, str],
         circuits: Sequence[object] | None = None,
     ) -> None:
-        found = sorted(
-            ((batch.column("circuit")[0].as_py(), batch) for batch in batches if batch.num_rows),
-            key=operator.itemgetter(0),
-        )
-        self._parts: list[Part] = []
-        stop = 0
-        for start, batch in found:
-            if start != stop:
-                what = f"rows {stop}-{start - 1} are missing" if start > stop else f"row {start} stands twice"
-                raise InvalidInputError(f"{what}: the parts don't make up one result.")
-            if not (np.diff(batch.column("circuit").to_numpy()) == 1).all():
-                raise InvalidInputError(f"the part that begins with circuit {start} is not contiguous.")
-            self._parts.append(Part(batch, start))
-            stop = start + batch.num_rows
-        self._starts = [part.start for part in self._parts]
-        self._count = stop
+        self._rows = batches if isinstance(batches, Rows) else HeldRows(batches)
+        self._count = self._rows.count
+        self._jobs = jobs
         self._circuits = circuits
-        self.jobs = jobs
         self.info = {**TABLE_INFO, **info}
+
+    @classmethod
+    def open(cls, store: str | os.PathLike[str]) -> TaskResult:
+        """The result of a stored task, as far as it is there. Rows are read as they are asked for; Ray isn't needed.
+
+        Circuits that haven't been run have the status ``"cancelled"``.
+
+        Args:
+            store: The directory or URI that was given to ``run``.
+
+        Raises:
+            InvalidInputError: It holds no task.
+            StoreError: It can't be read; so does any reading later.
+        """
+        task = StoredTask(store)
+        return cls(task.rows(), jobs=task.jobs, info=task.info)
+
+    def compact(self) -> None:
+        """Join the files of a stored result into few large ones, and drop rows that were replaced by later ones.
+
+        Killed at any moment it leaves every row readable; calling it again goes on.
+
+        Raises:
+            InvalidInputError: The result is in memory.
+            StoreInUseError: The task is being run, or compacted by another process.
+            StoreError: The store is damaged, or doesn't take the files.
+        """
+        if not isinstance(self._rows, StoredRows):
+            raise InvalidInputError("this result is in memory: there are no files to join.")
+        compact(self._rows.objects)
+        self._rows = StoredTask(self._rows.objects.root).rows()
+
+    @cached_property
+    def jobs(self) -> pa.Table:
+        """What was submitted where, and how it ended: a row a job."""
+        return self._jobs() if callable(self._jobs) else self._jobs
 
     def __len__(self) -> int:
         """Number of circuits, failed ones included."""
@@ -102,9 +129,29 @@ class TaskResult:
 
     def __iter__(self) -> Iterator[CircuitResult]:
         """All rows, in order."""
-        for part in self._parts:
-            for row in range(part.batch.num_rows):
+        for part in self._rows:
+            for row in range(part.stop - part.start):
                 yield CircuitResult(part, row)
+
+    def iter_batches(self) -> Iterator[pa.RecordBatch]:
+        """The table in record batches of a few hundred or thousand circuits each, in order.
+
+        A result that was opened from a store holds one of them at a time: it may be larger than memory.
+        """
+        for part in self._rows:
+            yield part.batch
+
+    def files(self) -> list[str]:
+        """The Parquet files of a stored result: every circuit that was run stands in just one of them.
+
+        Paths on a local disk, else URIs, for DuckDB, Polars and the like. The column ``job`` holds ids of jobs;
+        circuits that were not run have no row.
+
+        Raises:
+            InvalidInputError: The result is in memory; or a file holds circuits that were run again later:
+                ``compact`` mends that.
+        """
+        return self._rows.files()
 
     @cached_property
     def table(self) -> pa.Table:
@@ -112,10 +159,7 @@ class TaskResult:
 
         Its metadata tells schema version, bit order, an SQL recipe, and the task's own facts.
         """
-        batches = [part.batch for part in self._parts]
-        table = pa.Table.from_batches(batches, None if batches else schema())
-        # Every part has its own dictionaries; Polars and Parquet want one a column.
-        return table.unify_dictionaries().replace_schema_metadata(self.info)
+        return self._rows.table().replace_schema_metadata(self.info)
 
     @overload
     def get_counts(self, circuit: None = None) -> list[dict[str, int]]: ...
@@ -168,7 +212,7 @@ class TaskResult:
         Raises:
             InvalidInputError: The observable is not diagonal, or a circuit lacks one of its clbits.
         """
-        return observables.expectation(self._parts, observable)
+        return observables.expectation(self._rows, observable)
 
     def to_long(self, columns: Sequence[str] = ()) -> pa.Table:
         """One row an outcome: circuit, outcome, count, and ``columns`` of the table after circuit.
@@ -226,8 +270,12 @@ class TaskResult:
     @cached_property
     def failures(self) -> pa.Table:
         """The rows without all their counts: circuit, status, stage, error_type, error, backend."""
-        table = self.table.select(["circuit", "status", "stage", "error_type", "error", "backend"])
+        table = self._columns(["circuit", "status", "stage", "error_type", "error", "backend"])
         return table.filter(pc.field("status") != "done")
+
+    def _columns(self, names: Sequence[str]) -> pa.Table:
+        """Some columns, without reading the others."""
+        return self.table.select(list(names)) if "table" in vars(self) else self._rows.table(names)
 
     @property
     def job_ids(self) -> list[str]:
@@ -249,7 +297,7 @@ class TaskResult:
     @cached_property
     def status_counts(self) -> dict[str, int]:
         """How many circuits are done, partial, failed and cancelled; what there is none of is left out."""
-        column = self.table.column("status").cast(pa.string())
+        column = self._columns(["status"]).column("status").cast(pa.string())
         found = {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}
         return {status: found[status] for status in STATUSES if status in found}
 
@@ -258,7 +306,7 @@ class TaskResult:
         if not 0 <= index < self._count:
             span = f"there are circuits 0 to {self._count - 1}" if self._count else "there are no circuits"
             raise IndexError(f"no circuit {number}: {span}.")
-        part = self._parts[bisect_right(self._starts, index) - 1]
+        part = self._rows.part_at(index)
         return CircuitResult(part, index - part.start)
 
     def _find(self, circuit: object) -> CircuitResult:
@@ -300,8 +348,8 @@ class TaskResult:
     @cached_property
     def _by_name(self) -> dict[str, int | list[int]]:
         found: dict[str, int | list[int]] = {}
-        for part in self._parts:
-            column = part.batch.column("name")
+        for part in self._rows:
+            column = part.raw.column("name")
             if column.null_count == len(column):
                 continue
             for row, name in enumerate(column.to_pylist(), part.start):

@@ -55,46 +55,77 @@ class Part:
 
     Asking Arrow for one row costs some ten scalars of a microsecond each; the views cost nothing
     until they are needed, and copy nothing.
+
+    Args:
+        batch: All columns of the schema; or all but ``jobs``, with ``complete``.
+        start: Its first circuit.
+        complete: Adds the column ``jobs``, which takes another look into a store.
+
+    Attributes:
+        raw: The batch as it was given.
+        start: Its first circuit.
     """
 
-    def __init__(self, batch: pa.RecordBatch, start: int) -> None:
-        self.batch = batch
+    def __init__(
+        self,
+        batch: pa.RecordBatch,
+        start: int,
+        complete: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
+    ) -> None:
+        self.raw = batch
+        self._complete = complete
         self.start = start
+
+    @cached_property
+    def batch(self) -> pa.RecordBatch:
+        """All columns of the schema."""
+        return self.raw if self._complete is None else self._complete(self.raw)
 
     @property
     def stop(self) -> int:
         """One past the last circuit."""
-        rows: int = self.batch.num_rows
+        rows: int = self.raw.num_rows
         return self.start + rows
 
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        names: list[str] = self.raw.schema.names
+        return names if self._complete is None else [*names, "jobs"]
+
+    def has(self, column: str, row: int) -> bool:
+        """Whether a row has a value in a column, and there is such a column."""
+        return column in self.names and bool(self.raw.column(column)[row].is_valid)
+
     def value(self, column: str, row: int) -> Any:
-        """One value of a column of plain or dictionary type."""
-        return self.batch.column(column)[row].as_py()
+        """One value of a column."""
+        batch = self.batch if column == "jobs" else self.raw
+        return batch.column(column)[row].as_py()
 
     @cached_property
     def have_counts(self) -> NDArray[np.bool_]:
         """Which rows have counts."""
-        return self._numpy(self.batch.column("counts").is_valid())
+        return self._numpy(self.raw.column("counts").is_valid())
 
     @cached_property
     def wide(self) -> NDArray[np.bool_]:
         """Which rows have their outcomes in the wide column."""
-        return self._numpy(self.batch.column("outcomes_wide").is_valid())
+        return self._numpy(self.raw.column("outcomes_wide").is_valid())
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
         """Where each row's counts begin, and the end."""
-        return self._numpy(self.batch.column("counts").offsets)
+        return self._numpy(self.raw.column("counts").offsets)
 
     @cached_property
     def counts(self) -> NDArray[np.int32]:
         """All counts of all rows."""
-        return self._numpy(self.batch.column("counts").values)
+        return self._numpy(self.raw.column("counts").values)
 
     def numbers(self, column: str, row: int) -> Sequence[int]:
         """The outcomes (or with ``"memory"`` the shots) of a row, as numbers."""
         if (self.value("clbits", row) or 0) > MAX_NARROW_CLBITS:
-            items = self.batch.column(f"{column}_wide")[row].as_py()
+            items = self.raw.column(f"{column}_wide")[row].as_py()
             return [int.from_bytes(item, "big") for item in items]
         offsets, values = self._narrow[column]
         numbers: list[int] = values[offsets[row] : offsets[row + 1]].tolist()
@@ -103,9 +134,9 @@ class Part:
     @cached_property
     def _narrow(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.uint64]]]:
         return {
-            name: (self._numpy(self.batch.column(name).offsets), self._numpy(self.batch.column(name).values))
+            name: (self._numpy(self.raw.column(name).offsets), self._numpy(self.raw.column(name).values))
             for name in ("outcomes", "memory")
-            if name in self.batch.schema.names
+            if name in self.raw.schema.names
         }
 
     @staticmethod
@@ -130,8 +161,8 @@ class CircuitResult:
 
     def __getitem__(self, column: str) -> Any:
         """The row's value in any column of the table, such as a sweep's parameter."""
-        if column not in self._part.batch.schema.names:
-            names = ", ".join(self._part.batch.schema.names)
+        if column not in self._part.names:
+            names = ", ".join(self._part.names)
             raise KeyError(f"no column {column!r}; there are {names}")
         return self._part.value(column, self._row)
 
@@ -245,9 +276,7 @@ class CircuitResult:
     @property
     def has_memory(self) -> bool:
         """Whether its single shots were kept."""
-        batch = self._part.batch
-        kept = [name for name in ("memory", "memory_wide") if name in batch.schema.names]
-        return any(batch.column(name)[self._row].is_valid for name in kept)
+        return any(self._part.has(name, self._row) for name in ("memory", "memory_wide"))
 
     def memory(self) -> list[str]:
         """The bit string of every shot, in shot order.
@@ -261,7 +290,7 @@ class CircuitResult:
 
     def int_memory(self) -> list[int]:
         """The outcome of every shot as a number, in shot order; raises as ``memory``."""
-        if "memory" not in self._part.batch.schema.names:
+        if "memory" not in self._part.names:
             raise InvalidInputError("the single shots were not kept: run with memory=True.")
         self._check()
         if not self.has_memory:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ray_qjm.planning.ranges import Ranges
@@ -44,11 +44,15 @@ class Taken(NamedTuple):
     part: PartName
 
 
-def winners(parts: Iterable[PartName]) -> list[Taken]:
+def winners(parts: Iterable[PartName], accepted: Sequence[Taken] = ()) -> list[Taken]:
     """The one part for each circuit that has any, as ranges in ascending order.
 
     The newest epoch wins: it ran what an older one had left failed. Within an epoch the longer part wins: a
     chunk whose worker died after it had written is run again in halves, and the whole is as good as they are.
+
+    Args:
+        parts: Any parts.
+        accepted: What was chosen earlier; any of ``parts`` goes before it.
 
     >>> winners([PartName(1, 0, 10), PartName(1, 5, 10), PartName(2, 3, 4)])  # doctest: +NORMALIZE_WHITESPACE
     [Taken(start=0, stop=3, part=PartName(epoch=1, start=0, stop=10)),
@@ -57,14 +61,8 @@ def winners(parts: Iterable[PartName]) -> list[Taken]:
     """
     taken: list[Taken] = []
     covered = Ranges()
-    for part in sorted(parts, key=lambda part: (-part.epoch, part.start - part.stop, part.start)):
-        at = part.start
-        while True:
-            start, end = covered.gap(at)
-            if start >= part.stop:
-                break
-            stop = part.stop if end is None else min(end, part.stop)
-            taken.append(Taken(start, stop, part))
-            at = stop
-        covered.add(part.start, part.stop)
+    newest = sorted(parts, key=lambda part: (-part.epoch, part.start - part.stop, part.start))
+    for start, stop, part in [*(Taken(part.start, part.stop, part) for part in newest), *accepted]:
+        taken += [Taken(a, b, part) for a, b in covered.rest(start, stop)]
+        covered.add(start, stop)
     return sorted(taken)

@@ -117,7 +117,7 @@ def test_what_a_killed_writer_left_is_never_listed_and_swept(disk_store: Objects
     assert disk_store.directory is not None
     (disk_store.directory / "parts/1/10-20.parquet#1").write_bytes(b"half")
     assert disk_store.entries("parts") == [Entry("parts/1/0-10.parquet", 3)]
-    assert disk_store.sweep() == ["parts/1/10-20.parquet#1"]
+    assert disk_store.sweep(["parts"]) == ["parts/1/10-20.parquet#1"]
     assert [path.name for path in disk_store.directory.rglob("*") if path.is_file()] == ["0-10.parquet"]
 
 

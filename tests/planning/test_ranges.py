@@ -37,7 +37,7 @@ def test_gap_is_the_next_run_of_what_is_not_in(added: list[tuple[int, int]], at:
 @given(pieces, st.integers(0, TOTAL + 15))
 def test_gaps_are_what_is_not_in(added: list[tuple[int, int]], total: int) -> None:
     ranges = Ranges(added)
-    found = {i for start, stop in ranges.gaps(total) for i in range(start, stop)}
+    found = {i for start, stop in ranges.rest(0, total) for i in range(start, stop)}
     assert found == set(range(total)) - members(ranges)
 
 

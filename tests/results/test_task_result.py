@@ -506,7 +506,7 @@ def test_parts_with_other_dictionaries_and_slices_join() -> None:
         assert result.expectation("IZ").tolist() == [(-1) ** (i % 4 & 1) for i in range(12)]
         assert result.to_long().column("outcome").to_pylist() == [i % 4 for i in range(12)]
         assert result.to_polars()["backend"].to_list() == [f"b{i % 3}" for i in range(12)]
-        assert result.table.column("registers").num_chunks == len(result._parts)
+        assert result.table.column("registers").num_chunks == len(list(result.iter_batches()))
         assert result.to_pandas()["registers"].tolist() == [row.registers for row in rows]
 
 

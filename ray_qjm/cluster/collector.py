@@ -1,0 +1,245 @@
+"""Where the rows of a running task go: into the driver's memory, or into a store."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from ray_qjm.cluster.blanks import Blanks
+from ray_qjm.cluster.messages import Outcome, job_id, read_batches
+from ray_qjm.cluster.part_writer import told_failures, within
+from ray_qjm.errors import StoreTakenError
+from ray_qjm.planning.events import Chunk, Failure
+from ray_qjm.planning.ranges import Ranges
+from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.counts import with_jobs
+from ray_qjm.results.jobs import JobLog
+from ray_qjm.results.parts import MemoryParts
+from ray_qjm.results.records import EndRecord
+from ray_qjm.results.rows import HeldRows, Rows
+from ray_qjm.results.store import Opened, jobs_in
+from ray_qjm.results.stored_parts import StoredParts
+from ray_qjm.results.stored_rows import StoredRows
+
+
+class Collector(ABC):
+    """Takes in rows as they come and gives them to whoever asks.
+
+    One thread, the coordinator's, calls what changes something; any thread may read.
+
+    Attributes:
+        jobs: Those that have ended.
+    """
+
+    jobs: JobLog
+
+    def job_id(self, task_id: str, chunk: Chunk) -> str:
+        """What the job of a chunk is called."""
+        return job_id(task_id, chunk)
+
+    @abstractmethod
+    def take(self, outcome: Outcome, job: int) -> int:
+        """Take the rows of a chunk that ran as this row of the table of jobs; return how many they are."""
+
+    @abstractmethod
+    def fail(self, failure: Failure, backend: str | None) -> None:
+        """Give circuits rows that say why they have no counts: no worker will send any."""
+
+    @abstractmethod
+    def cancel(self, start: int, stop: int, why: str) -> None:
+        """Give circuits that were not run their rows."""
+
+    def found(self, chunk: Chunk) -> Outcome | None:
+        """What became of a chunk whose worker couldn't tell any more, if that can be known."""
+        return None
+
+    @abstractmethod
+    def missing(self, total: int) -> list[tuple[int, int]]:
+        """The ranges of ``[0, total)`` of which no row was taken."""
+
+    @abstractmethod
+    def rows(self, total: int | None, why: str) -> Rows:
+        """What was taken, with cancelled rows for the rest and the reason for them."""
+
+    @abstractmethod
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """Batches as they come, until ``close``."""
+
+    @abstractmethod
+    def watch(
+        self,
+        status: Callable[[], TaskStatus],
+        lost: Callable[[BaseException], None],
+        cancel: Callable[[], None],
+    ) -> None:
+        """Let others see the task and ask to cancel it; be told when it is no longer this process's."""
+
+    @abstractmethod
+    def finish(self, status: TaskStatus, error: BaseException | None) -> None:
+        """Write down how the task ended; may raise ``StoreError``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """No more rows will come."""
+
+
+class MemoryCollector(Collector):
+    """Keeps rows in the driver's memory.
+
+    Args:
+        blanks: Makes rows that no worker will.
+        limit: As for ``MemoryParts``.
+        on_gate: As for ``MemoryParts``.
+    """
+
+    def __init__(self, blanks: Blanks, *, limit: int, on_gate: Callable[[bool], None]) -> None:
+        self.jobs = JobLog()
+        self._blanks = blanks
+        self._parts = MemoryParts(limit=limit, on_gate=on_gate)
+
+    def take(self, outcome: Outcome, job: int) -> int:
+        """See ``Collector``."""
+        rows = 0
+        for batch in read_batches(outcome.data) if outcome.data else ():
+            rows += batch.num_rows
+            self._parts.add(with_jobs(batch, [job]))
+        return rows
+
+    def fail(self, failure: Failure, backend: str | None) -> None:
+        """See ``Collector``."""
+        self._parts.add(with_jobs(self._blanks.failed(failure, backend), []))
+
+    def cancel(self, start: int, stop: int, why: str) -> None:
+        """See ``Collector``."""
+        self._parts.add(with_jobs(self._blanks.cancelled(start, stop, why), []))
+
+    def missing(self, total: int) -> list[tuple[int, int]]:
+        """See ``Collector``."""
+        return self._parts.missing(total)
+
+    def rows(self, total: int | None, why: str) -> Rows:
+        """See ``Collector``."""
+        return HeldRows(self._blanks.fill(self._parts.batches(), total, why))
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """See ``Collector``; each batch is handed over once."""
+        return self._parts.stream()
+
+    def watch(
+        self,
+        status: Callable[[], TaskStatus],
+        lost: Callable[[BaseException], None],
+        cancel: Callable[[], None],
+    ) -> None:
+        """Nobody else can see it."""
+
+    def finish(self, status: TaskStatus, error: BaseException | None) -> None:
+        """Nobody else will ask."""
+
+    def close(self) -> None:
+        """See ``Collector``."""
+        self._parts.close()
+
+
+class StoreCollector(Collector):
+    """Keeps note of what workers have written into a store.
+
+    Args:
+        opened: The store, taken by this process.
+        kept: Circuits of earlier sessions that won't be run again.
+        blanks: Makes rows that no worker will.
+    """
+
+    def __init__(self, opened: Opened, kept: Ranges, blanks: Blanks) -> None:
+        self.jobs = JobLog(jobs_in(opened.heads))
+        self._opened = opened
+        self._blanks = blanks
+        self._parts = StoredParts(opened, kept)
+
+    def job_id(self, task_id: str, chunk: Chunk) -> str:
+        """See ``Collector``."""
+        return job_id(task_id, chunk, self._opened.record.epoch)
+
+    def take(self, outcome: Outcome, job: int) -> int:
+        """See ``Collector``."""
+        for start, stop in outcome.stored:
+            self._parts.landed(start, stop)
+        return sum(stop - start for start, stop in outcome.stored)
+
+    def fail(self, failure: Failure, backend: str | None) -> None:
+        """See ``Collector``."""
+        self._parts.write(
+            self._blanks.failed(failure, backend), within([failure], failure.start, failure.stop)
+        )
+
+    def cancel(self, start: int, stop: int, why: str) -> None:
+        """See ``Collector``; they aren't stored, or a resume would pass them over."""
+        self._parts.last(with_jobs(self._blanks.cancelled(start, stop, why), []))
+
+    def found(self, chunk: Chunk) -> Outcome | None:
+        """See ``Collector``: a worker may write its rows and die before it tells."""
+        head = self._parts.find(chunk.start, chunk.stop)
+        if head is None:
+            return None
+        failures = tuple(told_failures(head))
+        failed = sum(failure.stop - failure.start for failure in failures)
+        job = head.jobs[0]
+        return Outcome(
+            stored=((head.start, head.stop),),
+            done=len(chunk) - failed,
+            failures=failures,
+            seconds=job.seconds or 0.0,
+            started=job.started or 0.0,
+            shots=job.shots or 0,
+        )
+
+    def missing(self, total: int) -> list[tuple[int, int]]:
+        """See ``Collector``."""
+        return self._parts.missing(total)
+
+    def rows(self, total: int | None, why: str) -> StoredRows:
+        """See ``Collector``; nothing is read yet."""
+        taken = self._parts.taken
+        return StoredRows(
+            self._opened.objects,
+            taken,
+            max((item.stop for item in taken), default=0) if total is None else total,
+            blank=lambda start, stop: with_jobs(self._blanks.cancelled(start, stop, why), []),
+            jobs=self.jobs.places,
+        )
+
+    def stream(self) -> Iterator[pa.RecordBatch]:
+        """See ``Collector``; what stays in the store can be streamed as often as one likes."""
+        return self._parts.stream(self.rows(None, ""))
+
+    def watch(
+        self,
+        status: Callable[[], TaskStatus],
+        lost: Callable[[BaseException], None],
+        cancel: Callable[[], None],
+    ) -> None:
+        """See ``Collector``."""
+        self._opened.lease.report(lambda: status().plain(), lost, cancel)
+
+    def finish(self, status: TaskStatus, error: BaseException | None) -> None:
+        """See ``Collector``."""
+        if isinstance(error, StoreTakenError):
+            return
+        end = EndRecord(
+            epoch=self._opened.record.epoch,
+            state=status.state,
+            error=None if error is None else str(error),
+            ended=time.time(),
+            taken=self._parts.taken,
+            total=status.total,
+            status=status.plain(),
+        )
+        self._opened.finish(end, self.jobs.table())
+
+    def close(self) -> None:
+        """See ``Collector``."""
+        self._opened.lease.stop()
+        self._parts.close()

@@ -1,0 +1,122 @@
+"""How a worker's rows get into the store of a task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from ray_qjm.cluster.messages import Outcome, StoreSetup, job_id, waiting
+from ray_qjm.errors import StoreDamagedError, StoreUnavailableError
+from ray_qjm.planning.events import Chunk, Failure
+from ray_qjm.results.jobs import Job
+from ray_qjm.results.joining import first_circuit
+from ray_qjm.results.lease import epoch_name
+from ray_qjm.results.part_files import Head, TornPartError, encode, verify
+from ray_qjm.results.report import FailureRange, clipped
+from ray_qjm.results.winners import PartName
+
+
+class PartWriter:
+    """Writes parts under the epoch of the driver that asked for them.
+
+    Args:
+        setup: The store.
+
+    Raises:
+        StoreUnavailableError: It can't be reached from here, or another store is here.
+    """
+
+    def __init__(self, setup: StoreSetup) -> None:
+        self._objects = setup.objects
+        self._task_id = setup.task_id
+        self._epoch = setup.epoch
+        # A directory of this node's own would take the rows, and nobody would ever find them.
+        if self._objects.read(epoch_name(setup.epoch)) != setup.record:
+            raise StoreUnavailableError(
+                f"store {self._objects.root} isn't the driver's on a worker: {epoch_name(setup.epoch)} isn't there, or "
+                "is another one. Give a store that every node sees under this name, such as s3://bucket/prefix."
+            )
+
+    def write(
+        self,
+        chunk: Chunk,
+        backend: str,
+        batches: Sequence[pa.RecordBatch],
+        marks: Mapping[int, int],
+        outcome: Outcome,
+    ) -> Outcome:
+        """Write the rows of a chunk, a part for each run of consecutive circuits.
+
+        Args:
+            chunk: Which.
+            backend: What ran it.
+            batches: The rows, all columns but ``jobs``.
+            marks: Fingerprints of its circuits, where they are known.
+            outcome: What became of it.
+
+        Returns:
+            The outcome, as it is told by what stands in the store now.
+        """
+        job = Job(
+            job_id=job_id(self._task_id, chunk, self._epoch),
+            backend=backend,
+            start=chunk.start,
+            stop=chunk.stop,
+            attempt=chunk.attempt,
+            state="done",
+            reason=waiting(outcome.deferred),
+            submitted=None,  # the driver knows
+            started=outcome.started,
+            ended=time.time(),
+            circuits=len(chunk),
+            shots=outcome.shots,
+            seconds=outcome.seconds,
+        )
+        stored: list[tuple[int, int]] = []
+        failures: list[Failure] = []
+        for batch in batches:
+            start = first_circuit(batch)
+            head = self._write(batch, job, marks, within(outcome.failures, start, start + batch.num_rows))
+            stored.append((head.start, head.stop))
+            failures += told_failures(head)
+        failed = sum(failure.stop - failure.start for failure in failures)
+        rows = sum(stop - start for start, stop in stored)
+        return replace(outcome, stored=tuple(stored), failures=tuple(failures), done=rows - failed)
+
+    def _write(
+        self, batch: pa.RecordBatch, job: Job, marks: Mapping[int, int], failures: Sequence[FailureRange]
+    ) -> Head:
+        start = first_circuit(batch)
+        stop = start + batch.num_rows
+        name = PartName(self._epoch, start, stop).path
+        fingerprints = np.array([marks.get(index, 0) for index in range(start, stop)], np.uint64)
+        data = encode(batch, fingerprints=fingerprints, jobs=[job], failures=failures)
+        for _ in range(2):
+            if self._objects.create(name, data):
+                return Head(start, stop, (job,), tuple(failures))
+            # An earlier try wrote it and died before it could tell: it is as good, and counts from now on.
+            try:
+                found = self._objects.read(name)
+                if found is not None:
+                    return verify(found)[0]
+            except TornPartError:
+                self._objects.remove([name])
+        raise StoreDamagedError(f"{name} in store {self._objects.root} is torn again and again.")
+
+
+def within(failures: Sequence[Failure], start: int, stop: int) -> list[FailureRange]:
+    """Failures of the circuits ``[start, stop)``, as they are kept."""
+    kept = [FailureRange(f.start, f.stop, f.status, f.error_type, f.error, f.stage or None) for f in failures]
+    return clipped(kept, start, stop)
+
+
+def told_failures(head: Head) -> list[Failure]:
+    """A part's failures, as the schedule is told of them."""
+    return [
+        Failure(f.start, f.stop, f.error_type or "", f.error or "", f.stage or "", f.status)
+        for f in head.failures
+    ]

@@ -1,0 +1,204 @@
+"""Taking a store for a task: what an earlier session has left of it, and whether it is the same task."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_qjm.circuits.fingerprint import check_marks
+from ray_qjm.circuits.identity import digest, of_transpiling
+from ray_qjm.circuits.source import DriverSource, WorkerSource
+from ray_qjm.cluster.messages import StoreSetup, TaskSetup
+from ray_qjm.errors import InvalidInputError, WorkerDiedError
+from ray_qjm.planning.ranges import Ranges
+from ray_qjm.planning.schedule import Schedule
+from ray_qjm.results.objects import Objects
+from ray_qjm.results.records import TaskRecord, pack_epoch
+from ray_qjm.results.report import FailureRange, clipped, merge
+from ray_qjm.results.store import SHOTS, Opened, take
+
+#: Reasons that may have passed when the task is resumed: ``retry_failed=True`` runs these circuits again.
+MAY_PASS = frozenset({WorkerDiedError.__name__})
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A store that this process has taken, and what it holds of the task.
+
+    Attributes:
+        opened: The store.
+        kept: Circuits that have their rows and won't be run again.
+        done: How many of them have counts.
+        failures: Those that have none, with the reasons.
+        marks: Fingerprints of all stored circuits: uint64 by row, 0 where unknown.
+    """
+
+    opened: Opened
+    kept: Ranges
+    done: int
+    failures: tuple[FailureRange, ...]
+    marks: NDArray[np.uint64]
+
+    @property
+    def failed(self) -> int:
+        """How many circuits of those that are kept have no counts."""
+        return sum(failure.stop - failure.start for failure in self.failures)
+
+    @property
+    def task(self) -> TaskRecord:
+        """What the task is."""
+        return self.opened.record.task
+
+    def setup(self, setup: TaskSetup) -> TaskSetup:
+        """The setup of workers that write into the store."""
+        record = self.opened.record
+        store = StoreSetup(self.opened.objects, record.task.task_id, record.epoch, pack_epoch(record))
+        return replace(setup, seed=record.task.seed, store=store)
+
+    def tell(self, schedule: Schedule) -> None:
+        """Tell a fresh schedule what needn't be run."""
+        schedule.kept, schedule.done, schedule.failed = self.kept, self.done, self.failed
+        if schedule.total is None:
+            schedule.total = self.opened.record.total
+
+
+@dataclass(frozen=True)
+class Durable:
+    """What a call says of its store.
+
+    Attributes:
+        root: Directory or URI; ``None``: no store.
+        version: The user's, of circuits that can't be compared.
+        retry_failed: Run circuits again that failed for a reason which may have passed.
+    """
+
+    root: str | os.PathLike[str] | None
+    version: str | None = None
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.version is not None and not isinstance(self.version, str):
+            raise InvalidInputError(f"version is a {type(self.version).__name__}. Give a text.")
+        if not isinstance(self.retry_failed, (bool, np.bool_)):
+            raise InvalidInputError(f"retry_failed is {self.retry_failed!r}. Give True or False.")
+        if self.root is None and (self.retry_failed or self.version is not None):
+            what = "retry_failed" if self.retry_failed else "version"
+            raise InvalidInputError(f"{what} is for tasks with a store. Give store=... too.")
+        if self.root is not None:
+            _check_place(self.root)
+
+
+def open_store(
+    durable: Durable,
+    source: WorkerSource | DriverSource,
+    setup: TaskSetup,
+    *,
+    seed: int | None,
+    info: Mapping[str, str],
+) -> Resumed | None:
+    """Take the store of a call, to begin its task or to go on with it; ``None`` if it has none.
+
+    Args:
+        durable: What the call says of it.
+        source: The circuits.
+        setup: Of the task, as if it began now.
+        seed: As the call gives it: ``None`` takes that of the store.
+        info: Facts that stand in the result's metadata.
+
+    Raises:
+        InvalidInputError: There can't be such a store; or a version is needed.
+        StoreError: The store holds another task, belongs to another process, is damaged or doesn't answer.
+    """
+    if durable.root is None:
+        return None
+    shots = setup.shots
+    identity = {
+        "source": source.identity(durable.version),
+        "count": source.count,
+        "shots": shots if isinstance(shots, int) else {"digest": digest(shots.tobytes())},
+        "memory": setup.memory,
+        "transpile": of_transpiling(setup.transpile),
+    }
+    objects = Objects(durable.root)
+    wanted = TaskRecord(
+        task_id=secrets.token_hex(4),
+        seed=setup.seed,
+        identity=identity if seed is None else {**identity, "seed": seed},
+        column_types=dict(source.column_types),
+        info=dict(info),
+        created=time.time(),
+    )
+    opened = take(objects, wanted, [name for name, _, _ in setup.backends], source.count)
+    retry_failed = durable.retry_failed
+    try:
+        if not isinstance(shots, int):
+            objects.create(SHOTS, _npy(shots))
+        found = _resumed(opened, retry_failed=retry_failed)
+        if isinstance(source, WorkerSource):
+            _spot_check(found, source)
+    except BaseException:
+        opened.give_back()
+        raise
+    return found
+
+
+def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
+    accepted = opened.record.accepted
+    marks = np.zeros(max((item.stop for item in accepted), default=0), np.uint64)
+    kept, failures = Ranges(), []
+    for start, stop, part in accepted:
+        marks[start:stop] = opened.marks[part][start - part.start : stop - part.start]
+        at = start
+        for failure in merge(clipped(opened.heads[part].failures, start, stop)):
+            if retry_failed and failure.error_type in MAY_PASS:
+                kept.add(at, failure.start)
+                at = failure.stop
+            else:
+                failures.append(failure)
+        kept.add(at, stop)
+    failed = sum(failure.stop - failure.start for failure in failures)
+    done = sum(stop - start for start, stop in kept) - failed
+    return Resumed(opened, kept, done, tuple(merge(failures)), marks)
+
+
+def _spot_check(found: Resumed, source: WorkerSource) -> None:
+    """Build the first, the last and one random stored circuit again: equal source text doesn't prove equal circuits.
+
+    Raises:
+        StoreMismatchError: One is another circuit.
+    """
+    rows = np.flatnonzero(found.marks)
+    if not len(rows):
+        return
+    for row in sorted({int(rows[0]), int(secrets.choice(rows)), int(rows[-1])}):
+        circuit: Any
+        try:
+            circuit = source.build(row, found.task.seed)
+        except Exception as error:
+            circuit = error
+        check_marks(found.marks, row, [circuit], source.kind)
+
+
+def _check_place(root: object) -> None:
+    """Refuse a relative directory under ``ray job submit``: the driver runs wherever Ray puts it."""
+    text: object = os.fspath(root) if isinstance(root, os.PathLike) else root
+    relative = isinstance(text, str) and "://" not in text and not os.path.isabs(os.path.expanduser(text))
+    if relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        raise InvalidInputError(
+            f"store {text!r} is relative, and under `ray job submit` the directory is a temporary one of Ray's. Give "
+            "an absolute path that every node sees, or a URI such as s3://bucket/prefix."
+        )
+
+
+def _npy(array: NDArray[np.int64]) -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, array, allow_pickle=False)
+    return sink.getvalue()

@@ -1,0 +1,107 @@
+"""Puts a task together and starts it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+from ray_qjm.circuits.source import DriverSource, WorkerSource
+from ray_qjm.cluster.blanks import Blanks
+from ray_qjm.cluster.collector import Collector, MemoryCollector, StoreCollector
+from ray_qjm.cluster.coordinator import Coordinator
+from ray_qjm.cluster.held import HeldPayloads
+from ray_qjm.cluster.messages import TaskSetup, pack_setup
+from ray_qjm.cluster.resume import Resumed
+from ray_qjm.cluster.workers import RayLauncher
+from ray_qjm.options import Resources, RunOptions
+from ray_qjm.planning.chunks import ChunkSizer
+from ray_qjm.planning.schedule import BackendState, Schedule
+from ray_qjm.planning.status import TaskStatus
+
+#: Batches that may wait for the reader of a stream before no new chunks are started: about a minute of work.
+STREAM_AHEAD = 64
+
+
+def start(
+    source: WorkerSource | DriverSource,
+    setup: TaskSetup,
+    *,
+    choices: Sequence[tuple[str, Resources]],
+    resumed: Resumed | None,
+    only_here: bool,
+    name: str | None,
+    options: RunOptions,
+    observe: Callable[[TaskStatus], None] | None,
+) -> Coordinator:
+    """Start a task; a store that was taken for it is given back if that can't be.
+
+    Args:
+        source: The circuits.
+        setup: What workers need.
+        choices: Name and resources of each backend.
+        resumed: The store of the task, if it has one.
+        only_here: Whether the cluster is this machine's own and won't grow.
+        name: What the user calls it.
+        options: Of the task.
+        observe: As for ``Coordinator``.
+
+    Raises:
+        InvalidInputError: No node has the resources that a backend asks for.
+    """
+    try:
+        return _start(source, setup, choices, resumed, only_here, name, options, observe)
+    except BaseException:
+        if resumed is not None:
+            resumed.opened.give_back()
+        raise
+
+
+def _start(
+    source: WorkerSource | DriverSource,
+    setup: TaskSetup,
+    choices: Sequence[tuple[str, Resources]],
+    resumed: Resumed | None,
+    only_here: bool,
+    name: str | None,
+    options: RunOptions,
+    observe: Callable[[TaskStatus], None] | None,
+) -> Coordinator:
+    schedule = Schedule(
+        source.count,
+        [BackendState(ChunkSizer(options.chunk_s, options.max_chunk)) for _ in choices],
+        max_failures=options.max_failures,
+        crash_retries=options.crash_retries,
+        max_in_flight=options.max_in_flight,
+    )
+    task_id = secrets.token_hex(4)
+    if resumed is not None:
+        task_id = resumed.task.task_id
+        name = name or resumed.task.info.get("name")
+        setup = resumed.setup(setup)
+        resumed.tell(schedule)
+    launcher = RayLauncher(task_id, pack_setup(setup), choices, only_here=only_here)
+    feed = source if isinstance(source, DriverSource) else None
+    held = HeldPayloads()
+    blanks = Blanks(setup, feed, held)
+    gate: list[Callable[[bool], None]] = []
+    collector: Collector
+    if resumed is None:
+        collector = MemoryCollector(blanks, limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_))
+    else:
+        collector = StoreCollector(resumed.opened, resumed.kept, blanks)
+    coordinator = Coordinator(
+        task_id=task_id,
+        name=name,
+        schedule=schedule,
+        launcher=launcher,
+        setup=setup,
+        feed=feed,
+        options=options,
+        collector=collector,
+        held=held,
+        resumed=resumed,
+        observe=observe,
+    )
+    gate.append(coordinator.gate)
+    coordinator.start()
+    return coordinator

@@ -1,0 +1,349 @@
+"""A task in a store: what stands there, and how one process after the other goes on with it.
+
+::
+
+    task.json                        what the task is
+    shots.npy                        the shots of each circuit, where they differ
+    epochs/<e>.json                  a process took the store; names what counts of everything before it
+    beats/<e>.json                   its signs of life
+    ends/<e>.json                    the epoch ended in good order; names all rows that count
+    jobs/<e>.parquet                 the table of jobs then
+    parts/<e>/<start>-<stop>.parquet the rows, written by workers
+
+Parts are written whole, once, under the epoch of whoever started them. Whatever a killed process's workers
+write late stands under an old epoch, isn't named in the newest record, and so doesn't exist.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ray_qjm.errors import StoreDamagedError, StoreMismatchError
+from ray_qjm.results.jobs import Job, jobs_table
+from ray_qjm.results.lease import (
+    Lease,
+    beat_name,
+    cancel_name,
+    end_name,
+    epoch_name,
+    this_process,
+    wait_for_owner,
+)
+from ray_qjm.results.objects import Objects
+from ray_qjm.results.part_files import Head, PartReader, TornPartError, verify
+from ray_qjm.results.records import (
+    EndRecord,
+    EpochRecord,
+    TaskRecord,
+    pack_end,
+    pack_epoch,
+    pack_task,
+    read_end,
+    read_epoch,
+    read_task,
+)
+from ray_qjm.results.schema import JOBS_SCHEMA
+from ray_qjm.results.winners import PartName, Taken, winners
+
+TASK = "task.json"
+#: The shots of each circuit, where they differ: a NumPy array.
+SHOTS = "shots.npy"
+#: Everything that a store has beside it.
+FOLDERS = ("epochs", "ends", "beats", "cancels", "jobs", "parts")
+
+#: Parts that are read at once when a store is taken: an object store answers after milliseconds.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Look:
+    """What stands in a store now.
+
+    Attributes:
+        task: What the task is; ``None``: there is none yet.
+        record: Of the newest epoch.
+        end: Of its end, if it has ended in good order.
+        parts: All parts of that epoch, and of any later one; empty if it has ended.
+        newest: The highest number of an epoch of which anything is there, readable or not.
+    """
+
+    task: TaskRecord | None
+    record: EpochRecord | None
+    end: EndRecord | None
+    parts: Sequence[PartName]
+    newest: int
+
+    @property
+    def taken(self) -> list[Taken]:
+        """The rows that count."""
+        if self.end is not None:
+            return list(self.end.taken)
+        return winners(self.parts, () if self.record is None else self.record.accepted)
+
+    @property
+    def total(self) -> int | None:
+        """Circuits of the task; ``None`` if it isn't known."""
+        if self.end is not None and self.end.total is not None:
+            return self.end.total
+        return None if self.record is None else self.record.total
+
+
+def look(objects: Objects) -> Look:
+    """See what stands in a store, whoever may be writing.
+
+    Raises:
+        StoreDamagedError: Rows are there and nothing that says of what.
+    """
+    numbers = sorted((_number(entry.name) for entry in objects.entries("epochs")), reverse=True)
+    record = end = None
+    for number in numbers:
+        record = read_epoch(objects.read(epoch_name(number)))
+        if record is not None:
+            end = read_end(objects.read(end_name(number)))
+            break
+    task = record.task if record is not None else read_task(objects.read(TASK))
+    parts = [] if end is not None else _parts_since(objects, 0 if record is None else record.epoch)
+    if task is None and parts:
+        raise StoreDamagedError(
+            f"store {objects.root} has {len(parts)} parts, and neither {TASK} nor a record of an epoch can be read: "
+            "what they are of isn't known. Move it away, or give another store."
+        )
+    return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
+
+
+@dataclass
+class Opened:
+    """A store that this process has taken.
+
+    Attributes:
+        objects: The store.
+        record: Of this process's epoch.
+        lease: Its signs of life.
+        before: What stood there before.
+        heads: Of the parts that are accepted.
+        marks: Their circuits' fingerprints, 0 where unknown.
+    """
+
+    objects: Objects
+    record: EpochRecord
+    lease: Lease
+    before: Look
+    heads: Mapping[PartName, Head]
+    marks: Mapping[PartName, NDArray[np.uint64]]
+
+    def finish(self, end: EndRecord, jobs: pa.Table) -> None:
+        """End the epoch in good order, with all that isn't named removed.
+
+        Raises:
+            StoreTakenError: Another process has taken the store; this one's rows of late don't count.
+        """
+        epoch = self.record.epoch
+        self.lease.check()
+        self.objects.replace(_jobs_name(epoch), _pack_jobs(jobs))
+        self.sweep(end.taken)
+        self.objects.create(end_name(epoch), pack_end(end))
+        self.lease.check()
+        self.lease.stop()
+        self.objects.remove([beat_name(epoch), cancel_name(epoch)])
+
+    def give_back(self, taken: Sequence[Taken] | None = None) -> None:
+        """End the epoch without having run anything: the task is as far as it was.
+
+        Args:
+            taken: The rows that count from now on; ``None``: the same parts as before.
+        """
+        old = self.before.end
+        end = EndRecord(
+            epoch=self.record.epoch,
+            state="interrupted" if old is None else old.state,
+            error=None if old is None else old.error,
+            ended=time.time(),
+            taken=self.record.accepted if taken is None else taken,
+            total=self.record.total,
+            status={} if old is None else old.status,
+        )
+        try:
+            self.finish(end, jobs_table(jobs_in(self.heads)))
+        finally:
+            self.lease.stop()
+
+    def sweep(self, taken: Sequence[Taken]) -> None:
+        """Remove parts that don't count, of this epoch and earlier ones; tables of jobs that newer ones replace."""
+        epoch = self.record.epoch
+        named = {item.part for item in taken}
+        stale = [
+            part.path for part in _parts_since(self.objects, 0) if part not in named and part.epoch <= epoch
+        ]
+        for folder in ("jobs", "beats", "cancels"):
+            names = [entry.name for entry in self.objects.entries(folder)]
+            stale += [name for name in names if _number(name) < epoch]
+        self.objects.remove(stale)
+
+
+def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], total: int | None) -> Opened:
+    """Take a store, to go on with its task or to begin it.
+
+    Args:
+        objects: The store.
+        wanted: What the task should be; ``None``: whatever it is.
+        backends: Names of those that it will run on.
+        total: Circuits of the task, as far as known.
+
+    Raises:
+        StoreMismatchError: The store holds another task.
+        StoreInUseError: Another process runs it.
+        StoreDamagedError: It can't be told what the store holds.
+    """
+    waited = 0
+    while True:
+        seen = look(objects)
+        task = seen.task or wanted
+        if task is None:
+            raise StoreDamagedError(f"store {objects.root} holds no task: {TASK} isn't there.")
+        if wanted is not None:
+            _check_same(objects, task, wanted)
+        if seen.record is not None and seen.end is None and seen.record.epoch != waited:
+            wait_for_owner(objects, seen.record)
+            waited = seen.record.epoch
+            continue  # meanwhile it may have ended, or another process may have been faster
+        taken, heads, marks = _verified(objects, seen)
+        record = EpochRecord(
+            epoch=seen.newest + 1,
+            owner=this_process(),
+            began=time.time(),
+            task=task,
+            backends=backends,
+            accepted=taken,
+            total=seen.total if total is None else total,
+        )
+        if objects.create(epoch_name(record.epoch), pack_epoch(record)):
+            break
+    opened = Opened(objects, record, Lease(objects, record), seen, heads, marks)
+    try:
+        if read_task(objects.read(TASK)) is None:
+            objects.replace(TASK, pack_task(task))
+        objects.sweep(FOLDERS)
+        opened.sweep(taken)
+    except BaseException:
+        opened.lease.stop()
+        raise
+    return opened
+
+
+def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None:
+    """Make sure that a call means the task of the store.
+
+    Raises:
+        StoreMismatchError: It doesn't.
+    """
+    for name, now in {**given.identity}.items():
+        before = stored.seed if name == "seed" else stored.identity.get(name)
+        if before != now:
+            raise StoreMismatchError(
+                name,
+                before,
+                now,
+                f"store {objects.root} holds task {stored.task_id} with {name} {_shown(before)}; this call has "
+                f"{_shown(now)}. Give what it was to go on with that task, or another store for a new one.",
+            )
+
+
+def jobs_of(objects: Objects, seen: Look) -> pa.Table:
+    """The table of jobs, from the record of it or else from the parts themselves."""
+    if seen.end is not None and (data := objects.read(_jobs_name(seen.end.epoch))) is not None:
+        table: pa.Table = pq.read_table(io.BytesIO(data)).replace_schema_metadata(None).cast(JOBS_SCHEMA)
+        return table
+    return jobs_table(jobs_in(heads_of(objects, [item.part for item in seen.taken])))
+
+
+def jobs_in(heads: Mapping[PartName, Head]) -> list[Job]:
+    """The jobs of some parts, each once, in the order in which they ended."""
+    found = {job.job_id: job for head in heads.values() for job in head.jobs}
+    return sorted(found.values(), key=lambda job: (job.ended, job.job_id))
+
+
+def heads_of(objects: Objects, parts: Sequence[PartName]) -> dict[PartName, Head]:
+    """What parts say of themselves; those that can't be read are left out."""
+
+    def head(part: PartName) -> Head | None:
+        try:
+            return PartReader(objects.reader(part.path)).head
+        except (FileNotFoundError, TornPartError):
+            return None
+
+    unique = list(dict.fromkeys(parts))
+    return {
+        part: found for part, found in zip(unique, _mapped(head, unique), strict=True) if found is not None
+    }
+
+
+def _verified(
+    objects: Objects, seen: Look
+) -> tuple[list[Taken], dict[PartName, Head], dict[PartName, NDArray[np.uint64]]]:
+    """The rows that count and are whole, with the heads and fingerprints of their parts."""
+    heads: dict[PartName, Head] = {}
+    marks: dict[PartName, NDArray[np.uint64]] = {}
+    bad: set[PartName] = set()
+
+    def check(part: PartName) -> tuple[Head, NDArray[np.uint64]] | None:
+        data = objects.read(part.path)
+        try:
+            found = None if data is None else verify(data)
+        except TornPartError:
+            return None
+        return found if found is not None and found[0][:2] == (part.start, part.stop) else None
+
+    while True:
+        now = replace(seen, parts=[part for part in seen.parts if part not in bad])
+        taken = [item for item in now.taken if item.part not in bad]
+        new = [part for part in dict.fromkeys(item.part for item in taken) if part not in heads]
+        for part, found in zip(new, _mapped(check, new), strict=True):
+            if found is None:
+                bad.add(part)
+            else:
+                heads[part], marks[part] = found
+        # Where a torn part goes, another one of the same circuits may come in.
+        if not bad.intersection(new):
+            return taken, heads, marks
+
+
+def _mapped(function: Callable[[PartName], Any], parts: Sequence[PartName]) -> list[Any]:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, parts))
+
+
+def _parts_since(objects: Objects, epoch: int) -> list[PartName]:
+    names = (PartName.parse(entry.name) for entry in objects.entries("parts"))
+    return [name for name in names if name is not None and name.epoch >= epoch]
+
+
+def _number(name: str) -> int:
+    """The epoch of a record; 0 if it is none of ours."""
+    stem = name.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isascii() and stem.isdecimal() else 0
+
+
+def _jobs_name(epoch: int) -> str:
+    return f"jobs/{epoch}.parquet"
+
+
+def _pack_jobs(jobs: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(jobs, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
