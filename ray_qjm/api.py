@@ -18,12 +18,11 @@ from ray_qjm.circuits.compile import Compiler
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.circuits.sources import make_source
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
-from ray_qjm.cluster.resume import Durable, open_store
-from ray_qjm.cluster.session import connect
+from ray_qjm.cluster.resume import Durable, Resumed, open_store
 from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
 from ray_qjm.frontends.progress import View, view
-from ray_qjm.frontends.task import Task
+from ray_qjm.frontends.task import Run, Task
 from ray_qjm.options import RunOptions, whole
 from ray_qjm.planning.seeds import transpiler_seed
 from ray_qjm.planning.status import TaskStatus
@@ -202,32 +201,46 @@ def _submit(
         column_types=dict(source.column_types),
     )
     pack_setup(setup)  # what can't be pickled is refused before a store is taken
-    only_here = connect()
     resumed = open_store(durable, source, setup, seed=seed, info=info)
-    coordinator = start(
-        source,
-        setup,
-        choices=[(choice.name, choice.spec.resources) for choice in choices],
-        resumed=resumed,
-        only_here=only_here,
-        name=name,
-        options=options,
-        observe=shown.update,
-    )
     if resumed is not None:
         info = {**resumed.task.info, **info}
+    found: Run | None = _whole(resumed, source)
+    if found is None:
+        found = start(
+            source,
+            setup,
+            choices=[(choice.name, choice.spec.resources) for choice in choices],
+            resumed=resumed,
+            name=name,
+            options=options,
+            observe=shown.update,
+        )
+    else:
+        shown.update(found.status)
     info |= {
-        "task_id": coordinator.task_id,
+        "task_id": found.task_id,
         "seed": str(setup.seed if resumed is None else resumed.task.seed),
         "backends": json.dumps([choice.name for choice in choices]),
     }
     return Task(
-        coordinator,
+        found,
         info=info,
         circuits=source.circuits if isinstance(source, DriverSource) else None,
         raise_failures=options.on_failure == "raise",
         complaint=shown.complaint,
     )
+
+
+def _whole(resumed: Resumed | None, source: WorkerSource | DriverSource) -> StoredTask | None:
+    """A stored task of which nothing is left to run: Ray needn't be started for it."""
+    if resumed is None or not resumed.whole:
+        return None
+    try:
+        if isinstance(source, DriverSource):
+            resumed.compare(source)
+    finally:
+        resumed.opened.give_back()
+    return StoredTask(resumed.opened.objects.root)
 
 
 def _view(progress: bool | Callable[[TaskStatus], None] | None) -> View:

@@ -20,7 +20,7 @@ from ray_qjm.results.jobs import JobLog
 from ray_qjm.results.parts import MemoryParts
 from ray_qjm.results.records import EndRecord
 from ray_qjm.results.rows import HeldRows, Rows
-from ray_qjm.results.store import Opened, jobs_in
+from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_parts import StoredParts
 from ray_qjm.results.stored_rows import StoredRows
 
@@ -154,7 +154,7 @@ class StoreCollector(Collector):
     """
 
     def __init__(self, opened: Opened, kept: Ranges, blanks: Blanks) -> None:
-        self.jobs = JobLog(jobs_in(opened.heads))
+        self.jobs = opened.jobs
         self._opened = opened
         self._blanks = blanks
         self._parts = StoredParts(opened, kept)
@@ -237,7 +237,7 @@ class StoreCollector(Collector):
             total=status.total,
             status=status.plain(),
         )
-        self._opened.finish(end, self.jobs.table())
+        self._opened.finish(end)
 
     def close(self) -> None:
         """See ``Collector``."""

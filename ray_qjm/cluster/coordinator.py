@@ -254,7 +254,7 @@ class Coordinator:
             self._resumed is not None
             and self._feeder is not None
             and self._state == "running"
-            and not self._rest
+            and self._rest is None
         ):
             self._rest = Chunk(self._total, self._total)
             self._asked.add(self._rest)

@@ -29,6 +29,10 @@ from ray_qjm.results.store import SHOTS, Opened, take
 MAY_PASS = frozenset({WorkerDiedError.__name__})
 
 
+#: Circuits that are read at once to be compared.
+_BLOCK = 256
+
+
 @dataclass(frozen=True)
 class Resumed:
     """A store that this process has taken, and what it holds of the task.
@@ -57,6 +61,27 @@ class Resumed:
         """What the task is."""
         return self.opened.record.task
 
+    @property
+    def total(self) -> int | None:
+        """Circuits of the task; ``None`` if it isn't known yet."""
+        return self.opened.record.total
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.total is not None and not self.kept.rest(0, self.total)
+
+    def compare(self, source: DriverSource) -> None:
+        """Read all circuits of a whole task, to make sure that they are those that were run.
+
+        Raises:
+            StoreMismatchError: They aren't.
+        """
+        at = 0
+        while items := source.read(_BLOCK):
+            check_marks(self.marks, at, items, source.kind)
+            at += len(items)
+
     def setup(self, setup: TaskSetup) -> TaskSetup:
         """The setup of workers that write into the store."""
         record = self.opened.record
@@ -67,7 +92,7 @@ class Resumed:
         """Tell a fresh schedule what needn't be run."""
         schedule.kept, schedule.done, schedule.failed = self.kept, self.done, self.failed
         if schedule.total is None:
-            schedule.total = self.opened.record.total
+            schedule.total = self.total
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.held import HeldPayloads
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.resume import Resumed
+from ray_qjm.cluster.session import connect
 from ray_qjm.cluster.workers import RayLauncher
 from ray_qjm.options import Resources, RunOptions
 from ray_qjm.planning.chunks import ChunkSizer
@@ -28,7 +29,6 @@ def start(
     *,
     choices: Sequence[tuple[str, Resources]],
     resumed: Resumed | None,
-    only_here: bool,
     name: str | None,
     options: RunOptions,
     observe: Callable[[TaskStatus], None] | None,
@@ -40,7 +40,6 @@ def start(
         setup: What workers need.
         choices: Name and resources of each backend.
         resumed: The store of the task, if it has one.
-        only_here: Whether the cluster is this machine's own and won't grow.
         name: What the user calls it.
         options: Of the task.
         observe: As for ``Coordinator``.
@@ -49,7 +48,7 @@ def start(
         InvalidInputError: No node has the resources that a backend asks for.
     """
     try:
-        return _start(source, setup, choices, resumed, only_here, name, options, observe)
+        return _start(source, setup, choices, resumed, name, options, observe)
     except BaseException:
         if resumed is not None:
             resumed.opened.give_back()
@@ -61,7 +60,6 @@ def _start(
     setup: TaskSetup,
     choices: Sequence[tuple[str, Resources]],
     resumed: Resumed | None,
-    only_here: bool,
     name: str | None,
     options: RunOptions,
     observe: Callable[[TaskStatus], None] | None,
@@ -74,12 +72,15 @@ def _start(
         max_in_flight=options.max_in_flight,
     )
     task_id = secrets.token_hex(4)
+    # Worker processes keep what they have made for a task, and a resumed one writes under another epoch.
+    key = secrets.token_hex(8)
     if resumed is not None:
         task_id = resumed.task.task_id
         name = name or resumed.task.info.get("name")
         setup = resumed.setup(setup)
         resumed.tell(schedule)
-    launcher = RayLauncher(task_id, pack_setup(setup), choices, only_here=only_here)
+    only_here = connect()
+    launcher = RayLauncher(key, pack_setup(setup), choices, only_here=only_here)
     feed = source if isinstance(source, DriverSource) else None
     held = HeldPayloads()
     blanks = Blanks(setup, feed, held)

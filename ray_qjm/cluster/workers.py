@@ -65,7 +65,7 @@ class RayLauncher:
     """Starts chunks as Ray tasks.
 
     Args:
-        task: The task's id.
+        task: Key of what workers keep from chunk to chunk.
         setup: What its workers need, from ``messages.pack_setup``.
         backends: Name of each backend, and what a chunk on it reserves.
         only_here: Whether the cluster is this machine's own and won't grow.

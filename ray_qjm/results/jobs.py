@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -38,16 +37,15 @@ class JobLog:
     One thread adds, any thread may ask for the table.
 
     Args:
-        before: Jobs of earlier sessions.
+        before: The table of earlier sessions.
     """
 
-    def __init__(self, before: Iterable[Job] = ()) -> None:
+    def __init__(self, before: pa.Table | None = None) -> None:
         self._lock = threading.Lock()
-        self._closed: list[pa.RecordBatch] = []
+        self._closed: list[pa.RecordBatch] = [] if before is None else before.to_batches()
+        self._rows = 0 if before is None else before.num_rows
         self._open: list[Job] = []
         self._places: dict[str, int] = {}
-        for job in before:
-            self.add(job)
 
     def add(self, job: Job) -> int:
         """Note a job and return its row."""
@@ -56,13 +54,14 @@ class JobLog:
                 self._closed.append(_columns(self._open))
                 self._open = []
             self._open.append(job)
-            return _OPEN * len(self._closed) + len(self._open) - 1
+            self._rows += 1
+            return self._rows - 1
 
     def places(self) -> dict[str, int]:
         """Row of each job by its id."""
         with self._lock:
             known = len(self._places)
-            if known < _OPEN * len(self._closed) + len(self._open):
+            if known < self._rows:
                 ids = self._table().column("job_id").slice(known).to_pylist()
                 self._places.update((job, row) for row, job in enumerate(ids, known))
             return self._places
@@ -74,11 +73,6 @@ class JobLog:
 
     def _table(self) -> pa.Table:
         return pa.Table.from_batches([*self._closed, _columns(self._open)], JOBS_SCHEMA)
-
-
-def jobs_table(jobs: Iterable[Job]) -> pa.Table:
-    """Jobs as ``JOBS_SCHEMA``."""
-    return JobLog(jobs).table()
 
 
 def _columns(jobs: list[Job]) -> pa.RecordBatch:

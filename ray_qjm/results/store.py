@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ray_qjm.errors import StoreDamagedError, StoreMismatchError
-from ray_qjm.results.jobs import Job, jobs_table
+from ray_qjm.planning.ranges import Ranges
+from ray_qjm.results.jobs import JobLog
 from ray_qjm.results.lease import (
     Lease,
     beat_name,
@@ -130,6 +131,7 @@ class Opened:
         record: Of this process's epoch.
         lease: Its signs of life.
         before: What stood there before.
+        jobs: Those of earlier sessions; this one's are added.
         heads: Of the parts that are accepted.
         marks: Their circuits' fingerprints, 0 where unknown.
     """
@@ -138,10 +140,11 @@ class Opened:
     record: EpochRecord
     lease: Lease
     before: Look
+    jobs: JobLog
     heads: Mapping[PartName, Head]
     marks: Mapping[PartName, NDArray[np.uint64]]
 
-    def finish(self, end: EndRecord, jobs: pa.Table) -> None:
+    def finish(self, end: EndRecord) -> None:
         """End the epoch in good order, with all that isn't named removed.
 
         Raises:
@@ -149,8 +152,10 @@ class Opened:
         """
         epoch = self.record.epoch
         self.lease.check()
-        self.objects.replace(_jobs_name(epoch), _pack_jobs(jobs))
+        self.objects.replace(_jobs_name(epoch), _pack_jobs(self.jobs.table()))
         self.sweep(end.taken)
+        tables = [entry.name for entry in self.objects.entries("jobs")]
+        self.objects.remove([name for name in tables if _number(name) < epoch])
         self.objects.create(end_name(epoch), pack_end(end))
         self.lease.check()
         self.lease.stop()
@@ -162,29 +167,32 @@ class Opened:
         Args:
             taken: The rows that count from now on; ``None``: the same parts as before.
         """
-        old = self.before.end
+        old, total = self.before.end, self.record.total
+        whole = total is not None and not Ranges(item[:2] for item in self.record.accepted).rest(0, total)
+        state = "done" if whole else "interrupted" if old is None else old.state
         end = EndRecord(
             epoch=self.record.epoch,
-            state="interrupted" if old is None else old.state,
-            error=None if old is None else old.error,
+            state=state,
+            error=None if whole or old is None else old.error,
             ended=time.time(),
             taken=self.record.accepted if taken is None else taken,
-            total=self.record.total,
-            status={} if old is None else old.status,
+            total=total,
+            # Without one it is made from the rows.
+            status=old.status if old is not None and old.state == state else {},
         )
         try:
-            self.finish(end, jobs_table(jobs_in(self.heads)))
+            self.finish(end)
         finally:
             self.lease.stop()
 
     def sweep(self, taken: Sequence[Taken]) -> None:
-        """Remove parts that don't count, of this epoch and earlier ones; tables of jobs that newer ones replace."""
+        """Remove parts that don't count, of this epoch and earlier ones, and what earlier owners said."""
         epoch = self.record.epoch
         named = {item.part for item in taken}
         stale = [
             part.path for part in _parts_since(self.objects, 0) if part not in named and part.epoch <= epoch
         ]
-        for folder in ("jobs", "beats", "cancels"):
+        for folder in ("beats", "cancels"):
             names = [entry.name for entry in self.objects.entries(folder)]
             stale += [name for name in names if _number(name) < epoch]
         self.objects.remove(stale)
@@ -196,7 +204,7 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
     Args:
         objects: The store.
         wanted: What the task should be; ``None``: whatever it is.
-        backends: Names of those that it will run on.
+        backends: Names of those that it will run on; empty: nothing will be run.
         total: Circuits of the task, as far as known.
 
     Raises:
@@ -222,13 +230,13 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
             owner=this_process(),
             began=time.time(),
             task=task,
-            backends=backends,
+            backends=backends or (() if seen.record is None else seen.record.backends),
             accepted=taken,
             total=seen.total if total is None else total,
         )
         if objects.create(epoch_name(record.epoch), pack_epoch(record)):
             break
-    opened = Opened(objects, record, Lease(objects, record), seen, heads, marks)
+    opened = Opened(objects, record, Lease(objects, record), seen, _jobs_and(objects, heads), heads, marks)
     try:
         if read_task(objects.read(TASK)) is None:
             objects.replace(TASK, pack_task(task))
@@ -258,18 +266,22 @@ def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None
             )
 
 
-def jobs_of(objects: Objects, seen: Look) -> pa.Table:
-    """The table of jobs, from the record of it or else from the parts themselves."""
+def jobs_of(objects: Objects, seen: Look) -> JobLog:
+    """The jobs of a task: those of its newest table, and those of parts that have come since."""
     if seen.end is not None and (data := objects.read(_jobs_name(seen.end.epoch))) is not None:
-        table: pa.Table = pq.read_table(io.BytesIO(data)).replace_schema_metadata(None).cast(JOBS_SCHEMA)
-        return table
-    return jobs_table(jobs_in(heads_of(objects, [item.part for item in seen.taken])))
+        return JobLog(_unpack_jobs(data))
+    return _jobs_and(objects, heads_of(objects, [item.part for item in seen.taken]))
 
 
-def jobs_in(heads: Mapping[PartName, Head]) -> list[Job]:
-    """The jobs of some parts, each once, in the order in which they ended."""
+def _jobs_and(objects: Objects, heads: Mapping[PartName, Head]) -> JobLog:
+    newest = max((_number(entry.name) for entry in objects.entries("jobs")), default=0)
+    data = objects.read(_jobs_name(newest)) if newest else None
+    log = JobLog(None if data is None else _unpack_jobs(data))
     found = {job.job_id: job for head in heads.values() for job in head.jobs}
-    return sorted(found.values(), key=lambda job: (job.ended, job.job_id))
+    for job in sorted(found.values(), key=lambda job: (job.ended, job.job_id)):
+        if job.job_id not in log.places():
+            log.add(job)
+    return log
 
 
 def heads_of(objects: Objects, parts: Sequence[PartName]) -> dict[PartName, Head]:
@@ -342,6 +354,11 @@ def _pack_jobs(jobs: pa.Table) -> bytes:
     pq.write_table(jobs, sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def _unpack_jobs(data: bytes) -> pa.Table:
+    table: pa.Table = pq.read_table(io.BytesIO(data)).replace_schema_metadata(None).cast(JOBS_SCHEMA)
+    return table
 
 
 def _shown(value: object) -> str:

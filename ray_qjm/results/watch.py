@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -57,7 +59,9 @@ class StoredTask:
     @property
     def info(self) -> dict[str, str]:
         """Facts that stand in the result's metadata."""
-        return {**self.task.info, "task_id": self.task_id, "seed": str(self.task.seed)}
+        record = look(self.objects).record
+        backends = json.dumps([] if record is None else list(record.backends))
+        return {**self.task.info, "task_id": self.task_id, "seed": str(self.task.seed), "backends": backends}
 
     @property
     def status(self) -> TaskStatus:
@@ -122,7 +126,7 @@ class StoredTask:
 
     def jobs(self) -> pa.Table:
         """The table of jobs."""
-        return jobs_of(self.objects, look(self.objects))
+        return jobs_of(self.objects, look(self.objects)).table()
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits, and how many circuits failed beyond those: none."""
@@ -179,7 +183,7 @@ class StoredTask:
                 "cancelled": 0,
                 "elapsed_s": 0.0 if seen.record is None else max(0.0, time.time() - seen.record.began),
                 "rate": None,
-                "backends": [vars(BackendStatus(name, 0, 0, 0, 0, 0, 0)) for name in names],
+                "backends": [asdict(BackendStatus(name, 0, 0, 0, 0, 0, 0)) for name in names],
             }
         )
 
@@ -196,14 +200,7 @@ class StoredTask:
 
     def _rows(self, seen: Look, taken: list[Taken]) -> StoredRows:
         count = max((item.stop for item in taken), default=0) if seen.total is None else seen.total
-        places: dict[str, int] = {}
-
-        def jobs() -> Mapping[str, int]:
-            if not places:
-                ids = jobs_of(self.objects, seen).column("job_id").to_pylist()
-                places.update((job, row) for row, job in enumerate(ids))
-            return places
-
+        jobs = lru_cache(maxsize=1)(lambda: jobs_of(self.objects, seen).places())
         return StoredRows(self.objects, taken, count, blank=self._blank, jobs=jobs)
 
     def _blank(self, start: int, stop: int) -> pa.RecordBatch:
