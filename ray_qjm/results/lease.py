@@ -13,8 +13,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,16 @@ def cancel_name(epoch: int) -> str:
     return f"cancels/{epoch}.json"
 
 
-def this_process() -> Owner:
-    """This process, as an owner that hasn't been before."""
-    return Owner(socket.gethostname(), os.getpid(), _process(os.getpid()), secrets.token_hex(8))
+@contextmanager
+def this_process() -> Iterator[Owner]:
+    """This process, as an owner that hasn't been before; it counts as alive, from now on unless an error follows."""
+    owner = Owner(socket.gethostname(), os.getpid(), _process(os.getpid()), secrets.token_hex(8))
+    _held_here.add(owner.token)
+    try:
+        yield owner
+    except BaseException:
+        _held_here.discard(owner.token)
+        raise
 
 
 def is_dead(owner: Owner) -> bool:
@@ -108,7 +115,6 @@ class Lease:
         self._status: Callable[[], Mapping[str, Any]] = dict
         self._lost: Callable[[StoreTakenError], None] | None = None
         self._cancel: Callable[[], None] | None = None
-        _held_here.add(record.owner.token)
         self._thread = threading.Thread(target=self._run, name="ray_qjm lease", daemon=True)
         self._thread.start()
 

@@ -45,6 +45,7 @@ from ray_qjm.results.part_files import Head, PartReader, TornPartError, verify
 from ray_qjm.results.records import (
     EndRecord,
     EpochRecord,
+    Owner,
     TaskRecord,
     pack_end,
     pack_epoch,
@@ -212,6 +213,25 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
         StoreInUseError: Another process runs it.
         StoreDamagedError: It can't be told what the store holds.
     """
+    with this_process() as owner:
+        record, seen, heads, marks = _epoch(objects, owner, wanted, backends, total)
+        jobs = _jobs_and(objects, heads)
+        opened = Opened(objects, record, Lease(objects, record), seen, jobs, heads, marks)
+    try:
+        if read_task(objects.read(TASK)) is None:
+            objects.replace(TASK, pack_task(record.task))
+        objects.sweep(FOLDERS)
+        opened.sweep(opened.record.accepted)
+    except BaseException:
+        opened.lease.stop()
+        raise
+    return opened
+
+
+def _epoch(
+    objects: Objects, owner: Owner, wanted: TaskRecord | None, backends: Sequence[str], total: int | None
+) -> tuple[EpochRecord, Look, dict[PartName, Head], dict[PartName, NDArray[np.uint64]]]:
+    """Make the record of the next epoch, once the last one is over."""
     waited = 0
     while True:
         seen = look(objects)
@@ -227,7 +247,7 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
         taken, heads, marks = _verified(objects, seen)
         record = EpochRecord(
             epoch=seen.newest + 1,
-            owner=this_process(),
+            owner=owner,
             began=time.time(),
             task=task,
             backends=backends or (() if seen.record is None else seen.record.backends),
@@ -235,17 +255,7 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
             total=seen.total if total is None else total,
         )
         if objects.create(epoch_name(record.epoch), pack_epoch(record)):
-            break
-    opened = Opened(objects, record, Lease(objects, record), seen, _jobs_and(objects, heads), heads, marks)
-    try:
-        if read_task(objects.read(TASK)) is None:
-            objects.replace(TASK, pack_task(task))
-        objects.sweep(FOLDERS)
-        opened.sweep(taken)
-    except BaseException:
-        opened.lease.stop()
-        raise
-    return opened
+            return record, seen, heads, marks
 
 
 def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None:
