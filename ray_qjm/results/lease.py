@@ -26,6 +26,8 @@ from ray_qjm.results.records import Beat, EpochRecord, Owner, pack_beat
 BEAT_S = 5.0
 #: A process that gave none for so long may be taken over: six are missed then.
 LEASE_S = 30.0
+#: How long a sign of life that is being written is waited for: the store may just be away.
+_STOP_S = 10.0
 #: How often a process that waits for a sign of life looks.
 _LOOK_S = 0.25
 
@@ -138,7 +140,14 @@ class Lease:
 
         Raises:
             StoreTakenError: Another one has taken it.
+            StoreUnavailableError: It isn't the store any more that this process took.
         """
+        epoch = epoch_name(self._record.epoch)
+        if self._objects.read(epoch) is None:
+            raise StoreUnavailableError(
+                f"{epoch} is gone from store {self._objects.root}: it was removed, or its disk was unmounted. Bring it "
+                "back and run the same call again."
+            )
         if self._objects.read(epoch_name(self._record.epoch + 1)) is not None:
             raise StoreTakenError(
                 f"another process has taken over store {self._objects.root}, since this one gave no sign of life for "
@@ -150,7 +159,7 @@ class Lease:
         self._stopped.set()
         _held_here.discard(self._record.owner.token)
         if threading.current_thread() is not self._thread:
-            self._thread.join(2 * BEAT_S)
+            self._thread.join(_STOP_S)
 
     def _run(self) -> None:
         while True:
