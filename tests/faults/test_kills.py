@@ -57,7 +57,7 @@ def test_driver_with_its_whole_group(tmp_path: Path, start: Start, resumed: Resu
 def test_driver_again_and_again(tmp_path: Path, start: Start, resumed: Resumed) -> None:
     """Each one goes on where the last was killed."""
     done = 0
-    for _ in range(3):
+    for _ in range(2):
         driver = start(tmp_path / "s")
         driver.wait_for(done + 20)
         driver.kill(group=True)
@@ -156,7 +156,8 @@ def test_a_node(tmp_path: Path, start: Start, resumed: Resumed, cluster: Any) ->
 def test_the_head(tmp_path: Path, start: Start, resumed: Resumed, cluster: Any) -> None:
     """Nothing of Ray is left, and the driver can't go on; the rows are safe."""
     cluster.add_node(num_cpus=2)
-    driver = start(tmp_path / "s", RAY_ADDRESS=cluster.address)
+    # Seconds until Ray gives a head up; 60 by default.
+    driver = start(tmp_path / "s", RAY_ADDRESS=cluster.address, RAY_gcs_rpc_server_reconnect_timeout_s="5")
     driver.wait_for(30)
     head = cluster.head_node
     for name in ("gcs_server", "raylet"):
