@@ -11,6 +11,7 @@ import pyarrow as pa
 from ray_qjm.cluster.blanks import Blanks
 from ray_qjm.cluster.messages import Outcome, job_id, read_batches
 from ray_qjm.cluster.part_writer import told_failures, within
+from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import StoreTakenError
 from ray_qjm.planning.events import Chunk, Failure
 from ray_qjm.planning.ranges import Ranges
@@ -151,9 +152,13 @@ class StoreCollector(Collector):
         opened: The store, taken by this process.
         kept: Circuits of earlier sessions that won't be run again.
         blanks: Makes rows that no worker will.
+        inputs: Circuits that are kept there until they have their rows.
     """
 
-    def __init__(self, opened: Opened, kept: Ranges, blanks: Blanks) -> None:
+    def __init__(
+        self, opened: Opened, kept: Ranges, blanks: Blanks, inputs: StoredInputs | None = None
+    ) -> None:
+        self._inputs = inputs
         self.jobs = opened.jobs
         self._opened = opened
         self._blanks = blanks
@@ -167,6 +172,7 @@ class StoreCollector(Collector):
         """See ``Collector``."""
         for start, stop in outcome.stored:
             self._parts.landed(start, stop)
+        self._drop_inputs()
         return sum(stop - start for start, stop in outcome.stored)
 
     def fail(self, failure: Failure, backend: str | None) -> None:
@@ -174,6 +180,11 @@ class StoreCollector(Collector):
         self._parts.write(
             self._blanks.failed(failure, backend), within([failure], failure.start, failure.stop)
         )
+        self._drop_inputs()
+
+    def _drop_inputs(self) -> None:
+        if self._inputs is not None:
+            self._inputs.drop(self._parts.covered)
 
     def cancel(self, start: int, stop: int, why: str) -> None:
         """See ``Collector``; they aren't stored, or a resume would pass them over."""

@@ -114,8 +114,10 @@ class Coordinator:
         self._options = options
         self._observe = observe
         self._feed = feed
-        marks = None if resumed is None else resumed.marks
-        self._feeder = None if feed is None else Feeder(feed, launcher.put, self._told, marks)
+        self._feeder = None
+        if feed is not None:
+            marks, inputs = (None, None) if resumed is None else (resumed.marks, resumed.inputs)
+            self._feeder = Feeder(feed, launcher.put, self._told, marks, inputs)
         self._asked: set[Chunk] = set()
         self._held = held
         self._collector = collector

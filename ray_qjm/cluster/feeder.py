@@ -16,6 +16,7 @@ from ray_qjm.circuits.fingerprint import check_marks
 from ray_qjm.circuits.payload import encode
 from ray_qjm.circuits.source import DriverSource
 from ray_qjm.cluster.messages import Payload
+from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import RayQjmError, SourceError, StoreMismatchError
 from ray_qjm.planning.events import Chunk
 
@@ -54,6 +55,7 @@ class Feeder:
         told: Called from the feeder's thread for each chunk, in the order in which they were asked for.
         marks: Fingerprints of circuits that have their rows from an earlier session: uint64 by row, 0 where
             unknown. They are read again, compared, and passed over.
+        inputs: Keeps what is read until it has its rows; ``None``: nobody does.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Feeder:
         put: Callable[[Payload], Any],
         told: Told,
         marks: NDArray[np.uint64] | None = None,
+        inputs: StoredInputs | None = None,
     ) -> None:
         self._source = source
         self._marks = np.empty(0, np.uint64) if marks is None else marks
+        self._inputs = inputs
         self._at = 0
         self._put = put
         self._told = told
@@ -104,6 +108,8 @@ class Feeder:
         items = self._source.read(len(chunk))
         self._at += len(items)
         seconds = time.perf_counter() - begun
+        if self._inputs is not None:
+            items = self._inputs.exchange(chunk.start, chunk.stop, items)
         if not items:
             return Reading()
         columns = self._source.columns(chunk.start, chunk.start + len(items))

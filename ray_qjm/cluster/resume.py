@@ -17,6 +17,7 @@ from ray_qjm.circuits.fingerprint import check_marks
 from ray_qjm.circuits.identity import digest, of_transpiling
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.cluster.messages import StoreSetup, TaskSetup
+from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import InvalidInputError, WorkerDiedError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
@@ -43,6 +44,7 @@ class Resumed:
         done: How many of them have counts.
         failures: Those that have none, with the reasons.
         marks: Fingerprints of all stored circuits: uint64 by row, 0 where unknown.
+        inputs: Circuits of an iterable that were read and have no rows; ``None`` for another source.
     """
 
     opened: Opened
@@ -50,6 +52,7 @@ class Resumed:
     done: int
     failures: tuple[FailureRange, ...]
     marks: NDArray[np.uint64]
+    inputs: StoredInputs | None = None
 
     @property
     def failed(self) -> int:
@@ -169,6 +172,8 @@ def open_store(
         found = _resumed(opened, retry_failed=retry_failed)
         if isinstance(source, WorkerSource):
             _spot_check(found, source)
+        else:
+            found = replace(found, inputs=StoredInputs(objects, found.kept))
     except BaseException:
         opened.give_back()
         raise

@@ -89,7 +89,7 @@ def _start(
     if resumed is None:
         collector = MemoryCollector(blanks, limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_))
     else:
-        collector = StoreCollector(resumed.opened, resumed.kept, blanks)
+        collector = StoreCollector(resumed.opened, resumed.kept, blanks, resumed.inputs)
     coordinator = Coordinator(
         task_id=task_id,
         name=name,

@@ -9,6 +9,7 @@
     ends/<e>.json                    the epoch ended in good order; names all rows that count
     jobs/<e>.parquet                 the table of jobs then
     parts/<e>/<start>-<stop>.parquet the rows, written by workers
+    inputs/<start>-<stop>.qpy        circuits of an iterable that were read and have no rows yet
 
 Parts are written whole, once, under the epoch of whoever started them. Whatever a killed process's workers
 write late stands under an old epoch, isn't named in the newest record, and so doesn't exist.
@@ -61,7 +62,7 @@ TASK = "task.json"
 #: The shots of each circuit, where they differ: a NumPy array.
 SHOTS = "shots.npy"
 #: Everything that a store has beside it.
-FOLDERS = ("epochs", "ends", "beats", "cancels", "jobs", "parts")
+FOLDERS = ("epochs", "ends", "beats", "cancels", "inputs", "jobs", "parts")
 
 #: Parts that are read at once when a store is taken: an object store answers after milliseconds.
 _AT_ONCE = 16

@@ -32,7 +32,8 @@ class StoredParts:
         self._epoch = opened.record.epoch
         self._changed = threading.Condition()
         self._parts: list[PartName] = []
-        self._covered = Ranges(kept)
+        #: Circuits that have their rows and won't be run again.
+        self.covered = Ranges(kept)
         self._kept = [
             Taken(max(start, a), min(stop, b), part)
             for start, stop, part in opened.record.accepted
@@ -53,7 +54,7 @@ class StoredParts:
             if self._closed:
                 raise InvalidTransitionError(f"the part of circuit {start} came after the last one.")
             self._parts.append(PartName(self._epoch, start, stop))
-            self._covered.add(start, stop)
+            self.covered.add(start, stop)
             self._changed.notify_all()
 
     def write(self, batch: pa.RecordBatch, failures: Sequence[FailureRange]) -> None:
@@ -88,7 +89,7 @@ class StoredParts:
     def missing(self, total: int) -> list[tuple[int, int]]:
         """The ranges of ``[0, total)`` that still have to be run."""
         with self._changed:
-            return self._covered.rest(0, total)
+            return self.covered.rest(0, total)
 
     def stream(self, rows: StoredRows) -> Iterator[pa.RecordBatch]:
         """The rows of earlier sessions, then those of each part as it lands, until ``close``.

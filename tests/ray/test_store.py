@@ -206,6 +206,26 @@ def test_a_list_that_differs_behind_the_last_that_runs_is_refused(tmp_path: Path
     check_store(tmp_path / "s", 30)
 
 
+def test_what_was_read_of_an_iterable_is_what_is_run(tmp_path: Path) -> None:
+    """Circuits that were read and not run when the task ended; what the iterable gives for them now doesn't count."""
+    from qiskit import qpy
+
+    call: dict[str, Any] = {"store": tmp_path / "s", "seed": 1, "options": RunOptions(max_chunk=4)}
+    stopped(8, circuits=(binary(i) for i in range(40)), **call)
+    done = TaskResult.open(tmp_path / "s").status_counts["done"]
+    assert done < 40
+    inputs = tmp_path / "s" / "inputs"
+    for path in inputs.iterdir():
+        path.unlink()
+    with open(inputs / f"{done}-{done + 3}.qpy", "wb") as file:
+        qpy.dump([binary(100 + i) for i in range(3)], file)
+    result = ray_qjm.run((binary(i) for i in range(40)), **call, progress=False)
+    values = [int(next(iter(result.get_counts(i))), 2) for i in range(40)]
+    assert values == [*range(done), 100, 101, 102, *range(done + 3, 40)]
+    assert not list(inputs.iterdir())
+    check_store(tmp_path / "s", 40)
+
+
 def test_sweeps_and_groups_keep_their_columns(tmp_path: Path) -> None:
     theta = Parameter("theta")
     circuit = QuantumCircuit(1, 1)
