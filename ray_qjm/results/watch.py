@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 
@@ -19,6 +19,7 @@ from ray_qjm.errors import InvalidInputError, StoreError, TaskFailedError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import BackendStatus, TaskStatus
 from ray_qjm.results.counts import blank, with_jobs
+from ray_qjm.results.jobs import Job
 from ray_qjm.results.lease import LEASE_S, beat_name, cancel_name, is_dead
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.part_files import Head
@@ -171,7 +172,10 @@ class StoredTask:
         """A status made from what is stored."""
         stored = sum(stop - start for start, stop, _ in seen.taken)
         failed = sum(item.stop - item.start for item in self._failures(seen))
-        names = () if seen.record is None else seen.record.backends
+        names = [] if seen.record is None else list(seen.record.backends)
+        jobs = {job.job_id: job for head in self._heads.values() for job in head.jobs}
+        names += sorted({job.backend for job in jobs.values()} - set(names))
+        beat = None if seen.record is None else read_beat(self.objects.read(beat_name(seen.record.epoch)))
         return TaskStatus.of_plain(
             {
                 "task_id": self.task_id,
@@ -181,9 +185,9 @@ class StoredTask:
                 "done": stored - failed,
                 "failed": failed,
                 "cancelled": 0,
-                "elapsed_s": 0.0 if seen.record is None else max(0.0, time.time() - seen.record.began),
+                "elapsed_s": 0.0 if beat is None else beat.status.get("elapsed_s", 0.0),
                 "rate": None,
-                "backends": [asdict(BackendStatus(name, 0, 0, 0, 0, 0, 0)) for name in names],
+                "backends": [asdict(_backend(name, jobs.values())) for name in names],
             }
         )
 
@@ -224,3 +228,9 @@ class StoredTask:
             return shots
         array: NDArray[np.int64] = np.load(io.BytesIO(self.objects.read(SHOTS) or b""), allow_pickle=False)
         return array
+
+
+def _backend(name: str, jobs: Iterable[Job]) -> BackendStatus:
+    """What a backend has done, as far as jobs tell; which circuits failed they don't."""
+    done = [job for job in jobs if job.backend == name]
+    return BackendStatus(name, sum(job.circuits for job in done), 0, 0, 0, len(done), 0)
