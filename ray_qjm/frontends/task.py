@@ -159,9 +159,10 @@ class Task:
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Record batches of the result's schema as they land, in no order of circuits.
 
-        Batches are handed over and not kept, so that memory stays flat however long the task is. If the
-        reader lags behind, no new chunks are started. Leaving the loop early cancels the task: nobody could
-        have the rest.
+        Without a store batches are handed over and not kept, so that memory stays flat however long the task
+        is; if the reader lags behind, no new chunks are started. With one they stay there: they can be
+        streamed again, and ``result`` has them too. Leaving the loop early cancels the task, unless another
+        process runs it (``attach``).
 
         Raises:
             ResultStreamedError: The parts were handed over already.

@@ -246,6 +246,28 @@ def test_sweeps_and_groups_keep_their_columns(tmp_path: Path) -> None:
     assert TaskResult.open(tmp_path / "g").table.column("group").to_pylist() == ["A"] * 10 + ["B"] * 10
 
 
+def test_single_shots_are_stored(tmp_path: Path) -> None:
+    call: dict[str, Any] = {"count": 30, "shots": 20, "seed": 7, "memory": True, "options": SMALL}
+    calm = ray_qjm.run(random_one, **call, progress=False)
+    stopped(5, circuits=random_one, store=tmp_path / "s", **call)
+    partial = TaskResult.open(tmp_path / "s")
+    assert partial.table.schema.equals(calm.table.schema) and len(partial) == 30
+    result = ray_qjm.run(random_one, store=tmp_path / "s", progress=False, **call)
+    assert rows_of(result).equals(rows_of(calm))
+    assert TaskResult.open(tmp_path / "s").get_memory(29) == calm.get_memory(29)
+
+
+def test_several_backends_one_of_them_no_aer(tmp_path: Path) -> None:
+    circuits = [binary(i) for i in range(40)]
+    stopped(5, circuits=circuits, backends=["basic"], store=tmp_path / "s", options=SMALL)
+    result = ray_qjm.run(
+        circuits, backends=["basic", "aer"], store=tmp_path / "s", options=SMALL, progress=False
+    )
+    assert [int(next(iter(counts)), 2) for counts in result.get_counts()] == list(range(40))
+    assert json.loads(TaskResult.open(tmp_path / "s").info["backends"]) == ["basic", "aer"]
+    check_store(tmp_path / "s", 40)
+
+
 def broken(index: int) -> QuantumCircuit:
     if index in (3, 4, 17):
         raise ValueError("no such angle")
