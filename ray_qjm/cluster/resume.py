@@ -166,7 +166,7 @@ def open_store(
     )
     opened = take(objects, wanted, [name for name, _, _ in setup.backends], source.count)
     retry_failed = durable.retry_failed
-    try:
+    with opened.given_back_if_it_fails():
         if not isinstance(shots, int):
             objects.create(SHOTS, _npy(shots))
         found = _resumed(opened, retry_failed=retry_failed)
@@ -174,9 +174,6 @@ def open_store(
             _spot_check(found, source)
         else:
             found = replace(found, inputs=StoredInputs(objects, found.kept))
-    except BaseException:
-        opened.give_back()
-        raise
     return found
 
 

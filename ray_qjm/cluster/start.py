@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.cluster.blanks import Blanks
@@ -47,62 +48,46 @@ def start(
     Raises:
         InvalidInputError: No node has the resources that a backend asks for.
     """
-    try:
-        return _start(source, setup, choices, resumed, name, options, observe)
-    except BaseException:
+    with nullcontext() if resumed is None else resumed.opened.given_back_if_it_fails():
+        schedule = Schedule(
+            source.count,
+            [BackendState(ChunkSizer(options.chunk_s, options.max_chunk)) for _ in choices],
+            max_failures=options.max_failures,
+            crash_retries=options.crash_retries,
+            max_in_flight=options.max_in_flight,
+        )
+        task_id = secrets.token_hex(4)
+        # Worker processes keep what they have made for a task, and a resumed one writes under another epoch.
+        key = secrets.token_hex(8)
         if resumed is not None:
-            resumed.opened.give_back()
-        raise
-
-
-def _start(
-    source: WorkerSource | DriverSource,
-    setup: TaskSetup,
-    choices: Sequence[tuple[str, Resources]],
-    resumed: Resumed | None,
-    name: str | None,
-    options: RunOptions,
-    observe: Callable[[TaskStatus], None] | None,
-) -> Coordinator:
-    schedule = Schedule(
-        source.count,
-        [BackendState(ChunkSizer(options.chunk_s, options.max_chunk)) for _ in choices],
-        max_failures=options.max_failures,
-        crash_retries=options.crash_retries,
-        max_in_flight=options.max_in_flight,
-    )
-    task_id = secrets.token_hex(4)
-    # Worker processes keep what they have made for a task, and a resumed one writes under another epoch.
-    key = secrets.token_hex(8)
-    if resumed is not None:
-        task_id = resumed.task.task_id
-        name = name or resumed.task.info.get("name")
-        setup = resumed.setup(setup)
-        resumed.tell(schedule)
-    only_here = connect()
-    launcher = RayLauncher(key, pack_setup(setup), choices, only_here=only_here)
-    feed = source if isinstance(source, DriverSource) else None
-    held = HeldPayloads()
-    blanks = Blanks(setup, feed, held)
-    gate: list[Callable[[bool], None]] = []
-    collector: Collector
-    if resumed is None:
-        collector = MemoryCollector(blanks, limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_))
-    else:
-        collector = StoreCollector(resumed.opened, resumed.kept, blanks, resumed.inputs)
-    coordinator = Coordinator(
-        task_id=task_id,
-        name=name,
-        schedule=schedule,
-        launcher=launcher,
-        setup=setup,
-        feed=feed,
-        options=options,
-        collector=collector,
-        held=held,
-        resumed=resumed,
-        observe=observe,
-    )
-    gate.append(coordinator.gate)
-    coordinator.start()
-    return coordinator
+            task_id = resumed.task.task_id
+            name = name or resumed.task.info.get("name")
+            setup = resumed.setup(setup)
+            resumed.tell(schedule)
+        only_here = connect()
+        launcher = RayLauncher(key, pack_setup(setup), choices, only_here=only_here)
+        feed = source if isinstance(source, DriverSource) else None
+        held = HeldPayloads()
+        blanks = Blanks(setup, feed, held)
+        gate: list[Callable[[bool], None]] = []
+        collector: Collector
+        if resumed is None:
+            collector = MemoryCollector(blanks, limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_))
+        else:
+            collector = StoreCollector(resumed.opened, resumed.kept, blanks, resumed.inputs)
+        coordinator = Coordinator(
+            task_id=task_id,
+            name=name,
+            schedule=schedule,
+            launcher=launcher,
+            setup=setup,
+            feed=feed,
+            options=options,
+            collector=collector,
+            held=held,
+            resumed=resumed,
+            observe=observe,
+        )
+        gate.append(coordinator.gate)
+        coordinator.start()
+        return coordinator

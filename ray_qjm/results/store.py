@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -186,6 +187,15 @@ class Opened:
             self.finish(end)
         finally:
             self.lease.stop()
+
+    @contextmanager
+    def given_back_if_it_fails(self) -> Iterator[None]:
+        """Give the store back if what is done within raises."""
+        try:
+            yield
+        except BaseException:
+            self.give_back()
+            raise
 
     def sweep(self, taken: Sequence[Taken]) -> None:
         """Remove parts that don't count, of this epoch and earlier ones, and what earlier owners said."""
