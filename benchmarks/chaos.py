@@ -109,7 +109,7 @@ class Driver:
     def __init__(self, store: Path, log: Path, circuits: int) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.chaos", "--drive", str(store), "--circuits", str(circuits)],
-            env={**os.environ, LOG: str(log), "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, LOG: str(log), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

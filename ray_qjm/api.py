@@ -274,6 +274,9 @@ def _labels(name: str | None, tags: Sequence[str]) -> dict[str, str]:
         raise InvalidInputError(f"name is a {type(name).__name__}. Give a text.")
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidInputError(f"tags is {tags!r}. Give several texts, such as ['calibration'].")
+    for text in (name or "", *tags):
+        if text.encode("utf-8", "replace").decode() != text:
+            raise InvalidInputError(f"name or tag {text!r} has a lone surrogate, which no file can hold.")
     info = {
         "tags": json.dumps(list(tags)),
         "python": platform.python_version(),

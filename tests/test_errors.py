@@ -18,6 +18,7 @@ from ray_qjm.errors import (
     InvalidInputError,
     PartialResultWarning,
     RayQjmError,
+    StoreMismatchError,
     TaskCancelledError,
     TaskFailedError,
     TaskInterrupted,
@@ -29,6 +30,7 @@ from ray_qjm.errors import (
 ARGUMENTS: dict[type[BaseException], tuple[Any, ...]] = {
     CircuitFailedError: (0, "failed", "TypeError", "no gate"),
     AmbiguousCircuitError: ("name 'a'", range(12)),
+    StoreMismatchError: ("shots", 5, 6, "the store holds another task"),
     TaskFailedError: ("4 of 9 circuits have no counts", {"rows": [1, 2]}),
     TaskCancelledError: ("cancelled", {"rows": [1, 2]}),
     TaskInterrupted: ("Ctrl-C", {"rows": [1, 2]}),

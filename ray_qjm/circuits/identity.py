@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from types import CodeType
 from typing import Any
+
+import numpy as np
 
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.options import TranspileOptions
@@ -35,12 +39,32 @@ def code_of(f: Callable[..., Any], version: str | None, kind: str) -> dict[str, 
     if version is not None:
         return {"version": version}
     try:
-        return {"code": digest(textwrap.dedent(inspect.getsource(f)))}
+        return {"code": digest(_normal(inspect.getsource(f), f))}
     except (TypeError, OSError) as error:
         raise InvalidInputError(
             f"{kind} has no source text that can be read ({type(error).__name__}), so a later call couldn't tell "
             'whether it is still the same. Pass version="1" with store=, and change it whenever the circuits change.'
         ) from error
+
+
+def _normal(source: str, f: Callable[..., Any]) -> str:
+    """The source text without comments and layout; of a lambda not the statement that it stands in."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # of a lambda the lines may be a piece of a call
+        tree = None
+    if getattr(f, "__name__", "") != "<lambda>":
+        return source if tree is None else ast.unparse(tree)
+    found = [] if tree is None else [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+    if len(found) == 1:
+        return ast.unparse(found[0])
+    # What it does: steps and constants, without names of files and numbers of lines.
+    return _steps(f.__code__)
+
+
+def _steps(code: CodeType) -> str:
+    constants = [_steps(item) if isinstance(item, CodeType) else repr(item) for item in code.co_consts]
+    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
 def of_transpiling(options: TranspileOptions) -> dict[str, Any]:
@@ -57,6 +81,10 @@ def _plain(value: object) -> Any:
     """JSON values as they are, of any other object its kind: its text may hold an address."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, np.ndarray):
+        return f"array {value.dtype} {value.shape} {digest(np.ascontiguousarray(value).tobytes())}"
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

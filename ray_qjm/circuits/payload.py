@@ -109,6 +109,21 @@ def decode(data: bytes) -> list[QuantumCircuit | Exception]:
     return items
 
 
+def to_qpy(circuits: Sequence[QuantumCircuit]) -> bytes:
+    """Circuits that QPY keeps, see ``why_not_qpy``, as a QPY file: nothing is run when it is read."""
+    buffer = io.BytesIO()
+    qpy.dump(list(circuits), buffer)
+    return buffer.getvalue()
+
+
+def from_qpy(data: bytes) -> list[QuantumCircuit] | None:
+    """What ``to_qpy`` was given; ``None`` if the bytes are torn, or of a newer Qiskit."""
+    try:
+        return list(qpy.load(io.BytesIO(data)))
+    except Exception:  # whatever struct, json and Qiskit itself make of such bytes
+        return None
+
+
 def why_not_qpy(circuit: QuantumCircuit) -> str | None:
     """Say what QPY would lose of a circuit, or might lose as far as is known; ``None``: nothing.
 

@@ -17,7 +17,7 @@ from ray_qjm.backends.local import LocalBackend, Ready, checked, failed_row
 from ray_qjm.backends.memory import FREE_BYTES, simulation_bytes
 from ray_qjm.backends.registry import check_loaded, check_options
 from ray_qjm.circuits.compile import Compiler, check_runnable
-from ray_qjm.circuits.fingerprint import fingerprint
+from ray_qjm.circuits.fingerprint import try_fingerprint
 from ray_qjm.circuits.payload import decode
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, write_batches
 from ray_qjm.cluster.part_writer import PartWriter
@@ -130,7 +130,7 @@ class ChunkWorker:
             deferred=_joined(deferred),
             seconds=time.perf_counter() - begun,
             started=started,
-            shots=sum(row.shots or 0 for row in rows),
+            shots=int(sum(row.shots or 0 for row in rows)),
         )
         if self._writer is None:
             return replace(outcome, data=write_batches(batches))
@@ -187,7 +187,7 @@ class ChunkWorker:
                 circuit = compiled
             else:
                 if self._marking:
-                    self._marks[index] = fingerprint(circuit)
+                    self._marks[index] = try_fingerprint(circuit)
                 compiled = self._compiler.compile(circuit)
                 stage = "run"
                 check_runnable(compiled)

@@ -219,7 +219,7 @@ class StoreCollector(Collector):
             taken,
             max((item.stop for item in taken), default=0) if total is None else total,
             blank=lambda start, stop: with_jobs(self._blanks.cancelled(start, stop, why), []),
-            jobs=self.jobs.places,
+            jobs=lambda: self.jobs,
         )
 
     def stream(self) -> Iterator[pa.RecordBatch]:

@@ -44,7 +44,7 @@ from ray_qjm.planning.events import (
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
 from ray_qjm.results.jobs import Job
-from ray_qjm.results.report import FailureLog, FailureRange
+from ray_qjm.results.report import FailureLog, FailureRange, clipped
 from ray_qjm.results.rows import Rows
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
@@ -116,8 +116,8 @@ class Coordinator:
         self._feed = feed
         self._feeder = None
         if feed is not None:
-            marks, inputs = (None, None) if resumed is None else (resumed.marks, resumed.inputs)
-            self._feeder = Feeder(feed, launcher.put, self._told, marks, inputs)
+            before = () if resumed is None else (resumed.marks, resumed.inputs, resumed.kept)
+            self._feeder = Feeder(feed, launcher.put, self._told, *before)
         self._asked: set[Chunk] = set()
         self._held = held
         self._collector = collector
@@ -438,21 +438,20 @@ class Coordinator:
         """Give a row to every circuit that has none, so that the result is whole."""
         total = self._total
         for start, stop in self._collector.missing(total):
-            self._cancelled += stop - start
+            # Some failed in an earlier session, and were to be run again: those rows are there still.
+            retried = [] if self._resumed is None else clipped(self._resumed.retried, start, stop)
+            self._failures.add(*retried)
+            failed = sum(failure.stop - failure.start for failure in retried)
+            self._schedule.failed += failed
+            self._cancelled += stop - start - failed
             self._collector.cancel(start, stop, self._why)
         promised = self._feed.count if self._feed is not None else None
         if promised is not None and promised > total and self._state == "done":
             kind = self._feed.kind if self._feed is not None else ""
-            failure = Failure(
-                total,
-                promised,
-                SourceError.__name__,
-                f"{kind} ended after {total} circuits; count is {promised}",
-                stage="build",
-            )
+            reason = f"{kind} ended after {total} circuits; count is {promised}"
             self._schedule.failed += promised - total
             self._schedule.total = promised
-            self._fail(failure)
+            self._fail(Failure(total, promised, SourceError.__name__, reason, stage="build"))
 
     def _fail(self, failure: Failure, backend: str | None = None) -> None:
         """Give circuits rows that say why they have no counts."""

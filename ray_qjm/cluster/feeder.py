@@ -19,6 +19,7 @@ from ray_qjm.cluster.messages import Payload
 from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import RayQjmError, SourceError, StoreMismatchError
 from ray_qjm.planning.events import Chunk
+from ray_qjm.planning.ranges import Ranges
 
 #: Circuits that are read at once to be passed over.
 _BLOCK = 256
@@ -56,6 +57,7 @@ class Feeder:
         marks: Fingerprints of circuits that have their rows from an earlier session: uint64 by row, 0 where
             unknown. They are read again, compared, and passed over.
         inputs: Keeps what is read until it has its rows; ``None``: nobody does.
+        kept: Circuits that have their rows: the source must not end before them.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Feeder:
         told: Told,
         marks: NDArray[np.uint64] | None = None,
         inputs: StoredInputs | None = None,
+        kept: Ranges | None = None,
     ) -> None:
         self._source = source
         self._marks = np.empty(0, np.uint64) if marks is None else marks
         self._inputs = inputs
+        self._kept = Ranges() if kept is None else kept
         self._at = 0
         self._put = put
         self._told = told
@@ -110,6 +114,8 @@ class Feeder:
         seconds = time.perf_counter() - begun
         if self._inputs is not None:
             items = self._inputs.exchange(chunk.start, chunk.stop, items)
+        if len(items) < len(chunk):
+            self._check_end(chunk.start + len(items))
         if not items:
             return Reading()
         columns = self._source.columns(chunk.start, chunk.start + len(items))
@@ -123,14 +129,20 @@ class Feeder:
         while self._at < start and not self._stopped:
             items = self._source.read(min(_BLOCK, start - self._at))
             if not items:
-                if not self._marks[self._at :].any():
-                    return
-                raise StoreMismatchError(
-                    "circuits",
-                    f"{start} or more",
-                    self._at,
-                    f"{self._source.kind} ended after {self._at} circuits, and the store has rows of circuits beyond. "
-                    "Give the circuits that it was begun with, or another store.",
-                )
+                self._check_end(self._at)
+                return
             check_marks(self._marks, self._at, items, self._source.kind)
             self._at += len(items)
+
+    def _check_end(self, total: int) -> None:
+        """Make sure that no circuit behind the end of the source has its row already."""
+        start, stop = self._kept.gap(total)
+        if start > total or stop is not None:
+            beyond = total if start > total else stop
+            raise StoreMismatchError(
+                "circuits",
+                f"{beyond} and more",
+                total,
+                f"{self._source.kind} ended after {total} circuits, and the store has the row of circuit {beyond}. "
+                "Give the circuits that it was begun with, or another store.",
+            )

@@ -26,13 +26,13 @@ class StoreSetup:
         objects: The store.
         task_id: The task's.
         epoch: The driver's, under which its workers write.
-        record: The record of that epoch: a worker that reads another one there sees another store.
+        record: Digest of that epoch's record: a worker that reads another one there sees another store.
     """
 
     objects: Objects
     task_id: str
     epoch: int
-    record: bytes
+    record: str
 
 
 @dataclass(frozen=True)

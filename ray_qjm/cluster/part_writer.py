@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from ray_qjm.circuits.identity import digest
 from ray_qjm.cluster.messages import Outcome, StoreSetup, job_id, waiting
 from ray_qjm.errors import StoreDamagedError, StoreUnavailableError
 from ray_qjm.planning.events import Chunk, Failure
@@ -35,7 +36,7 @@ class PartWriter:
         self._task_id = setup.task_id
         self._epoch = setup.epoch
         # A directory of this node's own would take the rows, and nobody would ever find them.
-        if self._objects.read(epoch_name(setup.epoch)) != setup.record:
+        if digest(self._objects.read(epoch_name(setup.epoch)) or b"") != setup.record:
             raise StoreUnavailableError(
                 f"store {self._objects.root} isn't the driver's on a worker: {epoch_name(setup.epoch)} isn't there, or "
                 "is another one. Give a store that every node sees under this name, such as s3://bucket/prefix."

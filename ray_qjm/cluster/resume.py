@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from ray_qjm.circuits.identity import digest, of_transpiling
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.cluster.messages import StoreSetup, TaskSetup
 from ray_qjm.cluster.stored_inputs import StoredInputs
-from ray_qjm.errors import InvalidInputError, WorkerDiedError
+from ray_qjm.errors import InvalidInputError, StoreMismatchError, WorkerDiedError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.results.objects import Objects
@@ -43,6 +44,7 @@ class Resumed:
         kept: Circuits that have their rows and won't be run again.
         done: How many of them have counts.
         failures: Those that have none, with the reasons.
+        retried: Those that failed and will be run again.
         marks: Fingerprints of all stored circuits: uint64 by row, 0 where unknown.
         inputs: Circuits of an iterable that were read and have no rows; ``None`` for another source.
     """
@@ -51,6 +53,7 @@ class Resumed:
     kept: Ranges
     done: int
     failures: tuple[FailureRange, ...]
+    retried: tuple[FailureRange, ...]
     marks: NDArray[np.uint64]
     inputs: StoredInputs | None = None
 
@@ -80,15 +83,26 @@ class Resumed:
         Raises:
             StoreMismatchError: They aren't.
         """
+        total = self.total or 0
         at = 0
-        while items := source.read(_BLOCK):
+        # One more than there were: it may have no end.
+        while at <= total and (items := source.read(min(_BLOCK, total + 1 - at))):
             check_marks(self.marks, at, items, source.kind)
             at += len(items)
+        if at != total:
+            now = f"{at}" if at < total else f"more than {total}"
+            raise StoreMismatchError(
+                "circuits",
+                total,
+                now,
+                f"the task of store {self.opened.objects.root} had {total} circuits, and {source.kind} has {now}. Give "
+                "the circuits that it was begun with, or another store.",
+            )
 
     def setup(self, setup: TaskSetup) -> TaskSetup:
         """The setup of workers that write into the store."""
         record = self.opened.record
-        store = StoreSetup(self.opened.objects, record.task.task_id, record.epoch, pack_epoch(record))
+        store = StoreSetup(self.opened.objects, record.task.task_id, record.epoch, digest(pack_epoch(record)))
         return replace(setup, seed=record.task.seed, store=store)
 
     def tell(self, schedule: Schedule) -> None:
@@ -168,19 +182,23 @@ def open_store(
     retry_failed = durable.retry_failed
     with opened.given_back_if_it_fails():
         if not isinstance(shots, int):
-            objects.create(SHOTS, _npy(shots))
+            data = _npy(shots)
+            if objects.read(SHOTS) != data:  # torn, perhaps
+                objects.replace(SHOTS, data)
         found = _resumed(opened, retry_failed=retry_failed)
         if isinstance(source, WorkerSource):
             _spot_check(found, source)
         else:
-            found = replace(found, inputs=StoredInputs(objects, found.kept))
+            found = replace(found, inputs=StoredInputs(objects, opened.record.epoch, found.kept))
     return found
 
 
 def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
     accepted = opened.record.accepted
     marks = np.zeros(max((item.stop for item in accepted), default=0), np.uint64)
-    kept, failures = Ranges(), []
+    kept = Ranges()
+    failures: list[FailureRange] = []
+    retried: list[FailureRange] = []
     for start, stop, part in accepted:
         marks[start:stop] = opened.marks[part][start - part.start : stop - part.start]
         at = start
@@ -188,12 +206,14 @@ def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
             if retry_failed and failure.error_type in MAY_PASS:
                 kept.add(at, failure.start)
                 at = failure.stop
+                retried.append(failure)
             else:
                 failures.append(failure)
         kept.add(at, stop)
     failed = sum(failure.stop - failure.start for failure in failures)
     done = sum(stop - start for start, stop in kept) - failed
-    return Resumed(opened, kept, done, tuple(merge(failures)), marks)
+    opened.heads, opened.marks = {}, {}  # of many parts they are large, and nobody asks for them again
+    return Resumed(opened, kept, done, tuple(merge(failures)), tuple(merge(retried)), marks)
 
 
 def _spot_check(found: Resumed, source: WorkerSource) -> None:
@@ -205,12 +225,12 @@ def _spot_check(found: Resumed, source: WorkerSource) -> None:
     rows = np.flatnonzero(found.marks)
     if not len(rows):
         return
+    circuits: list[tuple[int, Any]] = []
     for row in sorted({int(rows[0]), int(secrets.choice(rows)), int(rows[-1])}):
-        circuit: Any
-        try:
-            circuit = source.build(row, found.task.seed)
-        except Exception as error:
-            circuit = error
+        # What can be built on workers may lack here what it needs.
+        with suppress(Exception):
+            circuits.append((row, source.build(row, found.task.seed)))
+    for row, circuit in circuits:
         check_marks(found.marks, row, [circuit], source.kind)
 
 

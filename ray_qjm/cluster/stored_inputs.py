@@ -5,98 +5,96 @@ An iterable may not give them again: a resumed task runs what it had read, and n
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from qiskit import QuantumCircuit, qpy
-
-from ray_qjm.circuits.payload import why_not_qpy
+from ray_qjm.circuits.payload import from_qpy, to_qpy, why_not_qpy
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.objects import Objects
 
-_PREFIX, _SUFFIX = "inputs/", ".qpy"
+FOLDER = "inputs"
+
+
+class _Input(NamedTuple):
+    """The object with the circuits ``[start, stop)``, written under an epoch."""
+
+    epoch: int
+    start: int
+    stop: int
+
+    @property
+    def path(self) -> str:
+        return f"{FOLDER}/{self.epoch}/{self.start}-{self.stop}.qpy"
+
+    @classmethod
+    def parse(cls, path: str) -> _Input | None:
+        pieces = path.removeprefix(f"{FOLDER}/").removesuffix(".qpy").replace("-", "/").split("/")
+        if len(pieces) != 3 or not all(piece.isascii() and piece.isdecimal() for piece in pieces):
+            return None
+        found = cls(*map(int, pieces))
+        return found if found.path == path else None
 
 
 class StoredInputs:
-    """The objects ``inputs/<start>-<stop>.qpy`` of a store.
+    """The objects ``inputs/<e>/<start>-<stop>.qpy`` of a store.
 
-    One thread, the feeder's, exchanges; another drops.
+    What earlier epochs have left is copied under this one at once: the process of an earlier one may still
+    remove what it wrote. One thread, the feeder's, exchanges; another drops.
 
     Args:
         objects: The store.
+        epoch: Of this process.
         kept: Circuits that have their rows.
     """
 
-    def __init__(self, objects: Objects, kept: Ranges) -> None:
+    def __init__(self, objects: Objects, epoch: int, kept: Ranges) -> None:
         self._objects = objects
-        found = (_range_of(entry.name) for entry in objects.entries("inputs"))
-        self._ranges = {item for item in found if item is not None}
-        #: Of an earlier session.
-        self._before = Ranges(self._ranges)
-        self.drop(kept)
+        self._epoch = epoch
+        self._here: set[_Input] = set()
+        #: Circuits that an earlier session had read.
+        self._before: dict[int, Any] = {}
+        left = [found for entry in objects.entries(FOLDER) if (found := _Input.parse(entry.name)) is not None]
+        for item in sorted(left):
+            wanted = kept.rest(item.start, item.stop)
+            circuits = from_qpy(objects.read(item.path) or b"") if wanted else []
+            if circuits is not None and len(circuits) == len(range(item.start, item.stop)):
+                for start, stop in wanted:
+                    some = circuits[start - item.start : stop - item.start]
+                    self._before.update(zip(range(start, stop), some, strict=True))
+        rows = sorted(self._before)
+        for start, stop in Ranges((row, row + 1) for row in rows):
+            self._write(start, [self._before[row] for row in range(start, stop)])
+        objects.remove([item.path for item in left if item not in self._here])
 
-    def exchange(
-        self, start: int, stop: int, items: Sequence[QuantumCircuit | Exception]
-    ) -> list[QuantumCircuit | Exception]:
+    def exchange(self, start: int, stop: int, items: Sequence[Any]) -> list[Any]:
         """What to run as the circuits ``[start, stop)``, where an iterable gives ``items`` for them.
 
         What an earlier session had read goes before what is given now; all else is stored. What QPY can't keep
-        isn't: it has to be given again.
+        isn't: it has to be given again. So has an exception that stands for a circuit.
         """
         found = list(items)
-        for a, b in self._before.within(start, stop):
-            for first, circuits in self._read(a, b):
-                at = first - start
-                if at <= len(found):  # the iterable may have become shorter
-                    found[at : at + len(circuits)] = circuits
-        self._write(start, found)
+        new: list[tuple[int, Any]] = []
+        for row in range(start, stop):
+            at = row - start
+            if row in self._before and at <= len(found):  # the iterable may have become shorter
+                found[at : at + 1] = [self._before.pop(row)]
+            elif at < len(found):
+                new.append((row, found[at]))
+        keep = [
+            (row, item) for row, item in new if not isinstance(item, Exception) and why_not_qpy(item) is None
+        ]
+        circuits = dict(keep)
+        for first, last in Ranges((row, row + 1) for row in circuits):
+            self._write(first, [circuits[row] for row in range(first, last)])
         return found
 
     def drop(self, covered: Ranges) -> None:
         """Remove those of which every circuit has its row."""
-        done = [item for item in tuple(self._ranges) if not covered.rest(*item)]
-        self._ranges.difference_update(done)
-        self._objects.remove([_name(*item) for item in done])
+        done = [item for item in tuple(self._here) if not covered.rest(item.start, item.stop)]
+        self._here.difference_update(done)
+        self._objects.remove([item.path for item in done])
 
-    def _read(self, start: int, stop: int) -> list[tuple[int, list[QuantumCircuit]]]:
-        """Stored circuits of a range, in runs, each with its first row."""
-        found = []
-        for a, b in sorted(self._ranges):
-            low, high = max(a, start), min(b, stop)
-            data = self._objects.read(_name(a, b)) if low < high else None
-            if data is None:
-                continue
-            try:
-                circuits = qpy.load(io.BytesIO(data))
-            except Exception:  # torn, or of another release of Qiskit: it has to be given again
-                continue
-            found.append((low, circuits[low - a : high - a]))
-        return found
-
-    def _write(self, start: int, items: Sequence[QuantumCircuit | Exception]) -> None:
-        run: list[QuantumCircuit] = []
-        for index, item in enumerate([*items, None], start):
-            if isinstance(item, QuantumCircuit) and not self._has(index) and why_not_qpy(item) is None:
-                run.append(item)
-            elif run:
-                first = index - len(run)
-                buffer = io.BytesIO()
-                qpy.dump(run, buffer)
-                self._objects.create(_name(first, index), buffer.getvalue())
-                self._ranges.add((first, index))
-                run = []
-
-    def _has(self, index: int) -> bool:
-        return self._before.count(index, index + 1) > 0
-
-
-def _name(start: int, stop: int) -> str:
-    return f"{_PREFIX}{start}-{stop}{_SUFFIX}"
-
-
-def _range_of(name: str) -> tuple[int, int] | None:
-    start, _, stop = name.removeprefix(_PREFIX).removesuffix(_SUFFIX).partition("-")
-    if not (start.isascii() and start.isdecimal() and stop.isascii() and stop.isdecimal()):
-        return None
-    found = int(start), int(stop)
-    return found if _name(*found) == name else None
+    def _write(self, start: int, circuits: Sequence[Any]) -> None:
+        item = _Input(self._epoch, start, start + len(circuits))
+        self._objects.create(item.path, to_qpy(circuits))
+        self._here.add(item)

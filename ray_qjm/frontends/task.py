@@ -241,7 +241,7 @@ class Task:
 
     def _make(self) -> TaskResult:
         rows = self._run.rows()
-        return TaskResult(rows, jobs=self._run.jobs, info=self._info, circuits=self._circuits)
+        return TaskResult(rows, jobs=self._run.jobs(), info=self._info, circuits=self._circuits)
 
     def __enter__(self) -> Task:
         return self
@@ -261,7 +261,10 @@ class Task:
 
 
 def _what_failed(result: TaskResult, failed: int) -> str:
-    first = result.failures.slice(0, 1).to_pylist()[0]
+    listed = result.failures.slice(0, 1).to_pylist()
+    if not listed:  # a worker that was given up has written its rows after all
+        return f"{failed} of {len(result)} circuits were given up, and have counts all the same."
+    (first,) = listed
     reason = CircuitFailedError(
         first["circuit"], first["status"], first["error_type"] or "Error", first["error"] or "no reason given"
     )

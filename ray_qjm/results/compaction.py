@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -16,6 +17,8 @@ from ray_qjm.results.winners import PartName, Taken
 #: A file has so many rows, or bytes in memory, at most; it is written whole, from memory.
 MOST_ROWS = 2**18
 MOST_BYTES = 2**27
+#: Parts that are held while their rows are gathered.
+_KEPT = 4
 
 
 def compact(objects: Objects) -> None:
@@ -29,11 +32,8 @@ def compact(objects: Objects) -> None:
         StoreError: The store is damaged, or doesn't take the new parts.
     """
     opened = take(objects, None, (), None)
-    try:
+    with opened.given_back_if_it_fails():
         taken = [_written(opened, group) for group in _groups(opened)]
-    except BaseException:
-        opened.lease.stop()
-        raise
     opened.give_back(taken)
 
 
@@ -41,10 +41,17 @@ def _groups(opened: Opened) -> Iterator[list[tuple[Taken, Head, pa.RecordBatch]]
     """The rows that count, in runs of contiguous circuits that fit into one file."""
     group: list[tuple[Taken, Head, pa.RecordBatch]] = []
     rows = size = 0
+    last: OrderedDict[PartName, tuple[Head, pa.RecordBatch]] = OrderedDict()
     for item in opened.record.accepted:
-        data = opened.objects.read(item.part.path)
-        assert data is not None  # verified when the store was taken, and it is ours since
-        head, whole = decode(data)
+        # Rows that were replaced lie between others of a large part: it is read once for all.
+        if item.part not in last:
+            data = opened.objects.read(item.part.path)
+            assert data is not None  # verified when the store was taken, and it is ours since
+            last[item.part] = decode(data)
+            while len(last) > _KEPT:
+                last.popitem(last=False)
+        last.move_to_end(item.part)
+        head, whole = last[item.part]
         batch = whole.slice(item.start - item.part.start, item.stop - item.start)
         full = rows + batch.num_rows > MOST_ROWS or size + batch.nbytes > MOST_BYTES
         if group and (full or group[-1][0].stop != item.start):

@@ -77,7 +77,16 @@ def is_dead(owner: Owner) -> bool:
         return False
     if owner.process == here:
         return owner.token not in _held_here
-    return _process(owner.pid) != owner.process
+    now = _process(owner.pid)
+    if now is None:  # no such process, or one that this user may not see
+        try:
+            os.kill(owner.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+    return now != owner.process
 
 
 def wait_for_owner(objects: Objects, record: EpochRecord) -> None:
@@ -163,8 +172,9 @@ class Lease:
 
     def _run(self) -> None:
         while True:
-            # A store that is away for a while is the business of those who write rows.
-            with suppress(StoreUnavailableError):
+            # A store that is away for a while is the business of those who write rows; whatever else goes wrong,
+            # the next sign of life must come, or this process would pass for dead.
+            with suppress(Exception):
                 self._beat()
             if self._stopped.wait(BEAT_S):
                 return
@@ -194,7 +204,8 @@ def _process(pid: int) -> str | None:
     except OSError:
         return None
     state, *fields = stat.rpartition(")")[2].split()  # the name, in brackets, may hold anything
-    return None if state in "ZX" else f"{boot}/{space}/{pid}/{fields[18]}"
+    began = "ended" if state in "ZX" else fields[18]
+    return f"{boot}/{space}/{pid}/{began}"
 
 
 def _machine(process: str) -> str:

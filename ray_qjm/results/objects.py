@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -88,9 +89,7 @@ class Objects:
         parts = urlsplit(self.root)
         #: The directory, where the store is one.
         self.directory = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
-        if self.directory is not None and not make and not self.directory.is_dir():
-            raise InvalidInputError(f"store {self.root} isn't there: there is no such directory.")
-        self._store = self._open()
+        self._store = self._open(make)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_reopen, (type(self), self.root, self.retry_s))
@@ -143,10 +142,22 @@ class Objects:
         return self._tried(f"read {name}", get)
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Bytes ``[start, stop)`` of an object that is there."""
-        return self._tried(
-            f"read {name}", lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop))
-        )
+        """Bytes ``[start, stop)`` of an object that is there.
+
+        Raises:
+            FileNotFoundError: It isn't any more.
+        """
+
+        def get() -> bytes | None:
+            try:
+                return bytes(obstore.get_range(self._store, name, start=start, end=stop))
+            except ABSENT:
+                return None
+
+        data = self._tried(f"read {name}", get)
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, "it is gone", name)
+        return data
 
     def reader(self, name: str) -> BinaryIO:
         """An object that is there as an open file; of a large one bytes are fetched as they are read.
@@ -165,7 +176,7 @@ class Objects:
         size = self._tried(f"read {name}", find)
         whole = self.read(name) if size is not None and size <= _WHOLE else None
         if size is None or (whole is None and size <= _WHOLE):
-            raise FileNotFoundError(name)
+            raise FileNotFoundError(errno.ENOENT, "it isn't there", name)
         file: Any = _RangeFile(self, name, size) if whole is None else io.BytesIO(whole)
         return cast(BinaryIO, file)
 
@@ -211,11 +222,14 @@ class Objects:
             path.unlink(missing_ok=True)
         return sorted(path.relative_to(self.directory).as_posix() for path in left)
 
-    def _open(self) -> Any:
+    def _open(self, make: bool) -> Any:
         try:
             if self.directory is None:
                 return from_url(self.root)
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if make:
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif not self.directory.is_dir():
+                raise InvalidInputError(f"store {self.root} isn't there: there is no such directory.")
             return LocalStore(self.directory)
         except OSError as error:
             raise InvalidInputError(f"store {self.root} can't be made: {error.strerror or error}.") from error
@@ -300,9 +314,19 @@ def absolute(root: str | os.PathLike[str]) -> str:
     text: Any = root if not isinstance(root, os.PathLike) else os.fspath(root)
     if not isinstance(text, str) or not text:
         raise InvalidInputError(f"store is {root!r}. Give a directory or a URI such as s3://bucket/prefix.")
-    scheme, separator, _ = text.partition("://")
-    if not separator:
-        return Path(text).expanduser().absolute().as_uri()
+    try:
+        text.encode()
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            if text.partition(":/")[0] in _SCHEMES:
+                raise InvalidInputError(
+                    f"store {text!r} looks like a URI, which has two slashes after the colon."
+                )
+            return Path(text).expanduser().absolute().as_uri()
+    except (UnicodeEncodeError, RuntimeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"store {text!r} is no path ({error}).") from error
     if scheme not in _SCHEMES:
         raise InvalidInputError(f"store {text} has the scheme {scheme!r}; known are {', '.join(_SCHEMES)}.")
     parts = urlsplit(text)
@@ -311,11 +335,18 @@ def absolute(root: str | os.PathLike[str]) -> str:
             f"the URI of a store may hold no credentials or options ({scheme}://...): it is written into logs. Set the "
             "variables of the environment that the service's own tools use."
         )
+    if "#" in rest or "?" in rest:
+        raise InvalidInputError(f"the URI {text} has a # or ?, which ends its path. Write %23 or %3F.")
+    if scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise InvalidInputError(
+            f"the URI {text} names a host, {parts.netloc}: a path has three slashes, file:///..."
+        )
     return text.rstrip("/")
 
 
 def _reopen(kind: type[Objects], root: str, retry_s: float) -> Objects:
-    return kind(root, retry_s=retry_s)
+    # Not made where it isn't: on a node that doesn't see the disk, rows would go astray.
+    return kind(root, retry_s=retry_s, make=False)
 
 
 def _may_pass(error: Exception) -> bool:

@@ -9,7 +9,7 @@
     ends/<e>.json                    the epoch ended in good order; names all rows that count
     jobs/<e>.parquet                 the table of jobs then
     parts/<e>/<start>-<stop>.parquet the rows, written by workers
-    inputs/<start>-<stop>.qpy        circuits of an iterable that were read and have no rows yet
+    inputs/<e>/<start>-<stop>.qpy    circuits of an iterable that were read and have no rows yet
 
 Parts are written whole, once, under the epoch of whoever started them. Whatever a killed process's workers
 write late stands under an old epoch, isn't named in the newest record, and so doesn't exist.
@@ -18,6 +18,7 @@ write late stands under an old epoch, isn't named in the newest record, and so d
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -156,11 +157,13 @@ class Opened:
         epoch = self.record.epoch
         self.lease.check()
         self.objects.replace(_jobs_name(epoch), _pack_jobs(self.jobs.table()))
+        self.objects.create(end_name(epoch), pack_end(end))
+        # Only what nobody can have taken for a row that counts is removed: another process that took over while
+        # this one was held up may have named what this one doesn't.
+        self.lease.check()
         self.sweep(end.taken)
         tables = [entry.name for entry in self.objects.entries("jobs")]
         self.objects.remove([name for name in tables if _number(name) < epoch])
-        self.objects.create(end_name(epoch), pack_end(end))
-        self.lease.check()
         self.lease.stop()
         self.objects.remove([beat_name(epoch), cancel_name(epoch)])
 
@@ -226,9 +229,10 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
     """
     with this_process() as owner:
         record, seen, heads, marks = _epoch(objects, owner, wanted, backends, total)
-        jobs = _jobs_and(objects, heads)
-        opened = Opened(objects, record, Lease(objects, record), seen, jobs, heads, marks)
+        lease = Lease(objects, record)
+    opened = Opened(objects, record, lease, seen, JobLog(), heads, marks)
     try:
+        opened.jobs = _jobs_and(objects, heads)
         if read_task(objects.read(TASK)) is None:
             objects.replace(TASK, pack_task(record.task))
         objects.sweep(FOLDERS)
@@ -255,18 +259,28 @@ def _epoch(
             wait_for_owner(objects, seen.record)
             waited = seen.record.epoch
             continue  # meanwhile it may have ended, or another process may have been faster
-        taken, heads, marks = _verified(objects, seen)
-        record = EpochRecord(
-            epoch=seen.newest + 1,
-            owner=owner,
-            began=time.time(),
-            task=task,
-            backends=backends or (() if seen.record is None else seen.record.backends),
-            accepted=taken,
-            total=seen.total if total is None else total,
-        )
-        if objects.create(epoch_name(record.epoch), pack_epoch(record)):
-            return record, seen, heads, marks
+        while True:
+            taken, heads, marks = _verified(objects, seen)
+            record = EpochRecord(
+                epoch=seen.newest + 1,
+                owner=owner,
+                began=time.time(),
+                task=task,
+                backends=backends or (() if seen.record is None else seen.record.backends),
+                accepted=taken,
+                total=seen.total if total is None else total,
+            )
+            if not objects.create(epoch_name(record.epoch), pack_epoch(record)):
+                break
+            # One that was only held up may have ended meanwhile, and removed parts that this has named.
+            late = (
+                None
+                if seen.record is None or seen.end is not None
+                else read_end(objects.read(end_name(seen.record.epoch)))
+            )
+            if late is None:
+                return record, seen, heads, marks
+            seen = replace(seen, end=late, parts=[], newest=record.epoch)
 
 
 def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None:
@@ -277,7 +291,7 @@ def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None
     """
     for name, now in {**given.identity}.items():
         before = stored.seed if name == "seed" else stored.identity.get(name)
-        if before != now:
+        if json.dumps(before, sort_keys=True) != json.dumps(now, sort_keys=True):
             raise StoreMismatchError(
                 name,
                 before,
@@ -289,19 +303,20 @@ def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None
 
 def jobs_of(objects: Objects, seen: Look) -> JobLog:
     """The jobs of a task: those of its newest table, and those of parts that have come since."""
-    if seen.end is not None and (data := objects.read(_jobs_name(seen.end.epoch))) is not None:
-        return JobLog(_unpack_jobs(data))
+    table = None if seen.end is None else _unpack_jobs(objects.read(_jobs_name(seen.end.epoch)))
+    if table is not None:
+        return JobLog(table)
     return _jobs_and(objects, heads_of(objects, [item.part for item in seen.taken]))
 
 
 def _jobs_and(objects: Objects, heads: Mapping[PartName, Head]) -> JobLog:
-    newest = max((_number(entry.name) for entry in objects.entries("jobs")), default=0)
-    data = objects.read(_jobs_name(newest)) if newest else None
-    log = JobLog(None if data is None else _unpack_jobs(data))
-    found = {job.job_id: job for head in heads.values() for job in head.jobs}
+    numbers = sorted((_number(entry.name) for entry in objects.entries("jobs")), reverse=True)
+    tables = (_unpack_jobs(objects.read(_jobs_name(number))) for number in numbers)
+    log = JobLog(next((table for table in tables if table is not None), None))
+    known = set(log.places())
+    found = {job.job_id: job for head in heads.values() for job in head.jobs if job.job_id not in known}
     for job in sorted(found.values(), key=lambda job: (job.ended, job.job_id)):
-        if job.job_id not in log.places():
-            log.add(job)
+        log.add(job)
     return log
 
 
@@ -377,9 +392,13 @@ def _pack_jobs(jobs: pa.Table) -> bytes:
     return data
 
 
-def _unpack_jobs(data: bytes) -> pa.Table:
-    table: pa.Table = pq.read_table(io.BytesIO(data)).replace_schema_metadata(None).cast(JOBS_SCHEMA)
-    return table
+def _unpack_jobs(data: bytes | None) -> pa.Table | None:
+    """A table of jobs; ``None`` if it isn't there or is torn."""
+    try:
+        table = None if data is None else pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError):
+        return None
+    return None if table is None else table.replace_schema_metadata(None).cast(JOBS_SCHEMA)
 
 
 def _shown(value: object) -> str:

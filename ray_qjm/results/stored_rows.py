@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from obstore.exceptions import BaseError
 from ray_qjm.errors import InvalidInputError, StoreDamagedError, StoreUnavailableError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.counts import with_job_rows
+from ray_qjm.results.jobs import JobLog
 from ray_qjm.results.objects import ABSENT, Objects
 from ray_qjm.results.part_files import ROW_GROUP, PartReader, TornPartError, own_columns
 from ray_qjm.results.rows import Rows, joined_table
@@ -54,7 +56,7 @@ class StoredRows(Rows):
         taken: Which part each circuit's row is taken from.
         count: Number of circuits.
         blank: Makes the rows that no part has.
-        jobs: Gives the table of jobs: row number by id.
+        jobs: Gives the task's jobs.
 
     Attributes:
         objects: The store.
@@ -69,7 +71,7 @@ class StoredRows(Rows):
         count: int,
         *,
         blank: Blank,
-        jobs: Callable[[], Mapping[str, int]],
+        jobs: Callable[[], JobLog],
     ) -> None:
         self.count = count
         self.objects = objects
@@ -108,9 +110,19 @@ class StoredRows(Rows):
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """See ``Rows.table``."""
+        files: dict[PartName | int, list[_Piece]] = {}
+        for piece in self._pieces:
+            files.setdefault(piece.start if piece.part is None else piece.part, []).append(piece)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            batches = list(pool.map(lambda piece: self._read(piece, columns), self._pieces))
-        return joined_table(batches, columns)
+            found = list(
+                chain.from_iterable(pool.map(lambda file: self._read(file, columns), files.values()))
+            )
+        found.sort(key=lambda item: item[0])
+        return joined_table((batch for _, batch in found), columns)
+
+    def jobs_table(self) -> pa.Table:
+        """The table of jobs that the rows' column ``jobs`` speaks of."""
+        return self._jobs().table()
 
     def files(self) -> list[str]:
         """See ``Rows.files``."""
@@ -122,17 +134,23 @@ class StoredRows(Rows):
                 )
         return [self.objects.address(piece.part.path) for piece in self._pieces if piece.part is not None]
 
-    def _read(self, piece: _Piece, columns: Sequence[str] | None) -> pa.RecordBatch:
-        if piece.part is None:
-            batch = self._blank(piece.start, piece.stop)
-            return batch if columns is None else batch.select(list(columns))
+    def _read(
+        self, pieces: Sequence[_Piece], columns: Sequence[str] | None
+    ) -> list[tuple[int, pa.RecordBatch]]:
+        """The rows of pieces of one part, each with its first circuit; of a part that is read once."""
+        first, part = pieces[0], pieces[0].part
+        if part is None:
+            batch = self._blank(first.start, first.stop)
+            return [(first.start, batch if columns is None else batch.select(list(columns)))]
         wanted = None if columns is None else ["job" if name == "jobs" else name for name in columns]
-        with self._mending(piece.part):
-            batch = self._open(piece.part).rows(wanted)
-        batch = batch.slice(piece.start - piece.part.start, piece.stop - piece.start)
+        with self._mending(part):
+            whole = self._open(part).rows(wanted)
         if columns is None or "jobs" in columns:
-            batch = self._with_jobs(batch)
-        return own_columns(batch) if columns is None else batch.select(list(columns))
+            whole = self._with_jobs(whole)
+        whole = own_columns(whole) if columns is None else whole.select(list(columns))
+        return [
+            (piece.start, whole.slice(piece.start - part.start, piece.stop - piece.start)) for piece in pieces
+        ]
 
     def _group(self, part: PartName, number: int) -> Part:
         with self._mending(part):
@@ -151,7 +169,7 @@ class StoredRows(Rows):
 
     def _with_jobs(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Row numbers of the table of jobs in place of their ids."""
-        known = self._jobs()
+        known = self._jobs().places()
         ids = batch.column("job")
         rows = np.array([known.get(job, -1) for job in ids.dictionary.to_pylist()], np.int32)
         codes = ids.indices.fill_null(-1).to_numpy(zero_copy_only=False)

@@ -15,13 +15,13 @@ from ray_qjm.results import export, html, observables, plots
 from ray_qjm.results.compaction import compact
 from ray_qjm.results.report import lines, merge, ranges
 from ray_qjm.results.rows import HeldRows, Rows
-from ray_qjm.results.schema import STATUSES, TABLE_INFO
+from ray_qjm.results.schema import JOBS_SCHEMA, STATUSES, TABLE_INFO
 from ray_qjm.results.stored_rows import StoredRows
 from ray_qjm.results.views import CircuitResult
 from ray_qjm.results.watch import StoredTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -44,7 +44,7 @@ class TaskResult:
     Args:
         batches: Record batches of ``counts.schema``, each of contiguous circuits, in any order; or the rows
             of a store.
-        jobs: Table of ``counts.JOBS_SCHEMA``, or what gives it.
+        jobs: Table of ``counts.JOBS_SCHEMA``; rows of a store know it themselves.
         info: Facts on the task, which become metadata of the table.
         circuits: The circuits themselves, where the driver had them: ``get_counts(circuit)`` knows
             them by identity.
@@ -57,13 +57,13 @@ class TaskResult:
         self,
         batches: Rows | Iterable[pa.RecordBatch],
         *,
-        jobs: pa.Table | Callable[[], pa.Table],
+        jobs: pa.Table | None = None,
         info: Mapping[str, str],
         circuits: Sequence[object] | None = None,
     ) -> None:
         self._rows = batches if isinstance(batches, Rows) else HeldRows(batches)
         self._count = self._rows.count
-        self._jobs = jobs
+        self._jobs = JOBS_SCHEMA.empty_table() if jobs is None else jobs
         self._circuits = circuits
         self.info = {**TABLE_INFO, **info}
 
@@ -81,7 +81,7 @@ class TaskResult:
             StoreError: It can't be read; so does any reading later.
         """
         task = StoredTask(store)
-        return cls(task.rows(), jobs=task.jobs, info=task.info)
+        return cls(task.rows(), info=task.info)
 
     def compact(self) -> None:
         """Join the files of a stored result into few large ones, and drop rows that were replaced by later ones.
@@ -101,7 +101,9 @@ class TaskResult:
     @cached_property
     def jobs(self) -> pa.Table:
         """What was submitted where, and how it ended: a row a job."""
-        return self._jobs() if callable(self._jobs) else self._jobs
+        if isinstance(self._rows, StoredRows):
+            return self._rows.jobs_table()
+        return self._jobs
 
     def __len__(self) -> int:
         """Number of circuits, failed ones included."""

@@ -55,7 +55,7 @@ class StoredTask:
         self.complaint: str | None = None
         self._heads: dict[PartName, Head] = {}
         # The last sign of life, and when it was first seen, by this machine's clock that never jumps.
-        self._beat = (-1, time.monotonic())
+        self._beat = ((0, -1), time.monotonic())
 
     @property
     def info(self) -> dict[str, str]:
@@ -147,23 +147,37 @@ class StoredTask:
             seen = look(self.objects)
             rows = self._rows(seen, seen.taken)
             for start, stop, part in seen.taken:
+                held = Ranges() if ended else self._may_be_replaced(seen, part)
                 for a, b in covered.rest(start, stop):
-                    yield from (found.batch for found in rows.parts_of(Taken(a, b, part)))
-                covered.add(start, stop)
+                    for c, d in held.rest(a, b):
+                        yield from (found.batch for found in rows.parts_of(Taken(c, d, part)))
+                        covered.add(c, d)
             if ended:
                 for start, stop in covered.rest(0, rows.count):
                     yield self._blank(start, stop)
                 return
             pause.wait(LOOK_S)
 
+    def _may_be_replaced(self, seen: Look, part: PartName) -> Ranges:
+        """Circuits that failed in an earlier epoch: this one may be running them again."""
+        if seen.record is None or part.epoch == seen.record.epoch:
+            return Ranges()
+        head = self._head(part)
+        return Ranges() if head is None else Ranges((item.start, item.stop) for item in head.failures)
+
+    def _head(self, part: PartName) -> Head | None:
+        if part not in self._heads:
+            self._heads.update(heads_of(self.objects, [part]))
+        return self._heads.get(part)
+
     def _told(self, seen: Look) -> Mapping[str, object] | None:
         """What the owner's last sign of life says; ``None`` if it is gone."""
         if seen.record is None or is_dead(seen.record.owner):
             return None
         beat = read_beat(self.objects.read(beat_name(seen.record.epoch)))
-        number = 0 if beat is None else beat.number
-        if number != self._beat[0]:
-            self._beat = (number, time.monotonic())
+        newest = (seen.record.epoch, 0 if beat is None else beat.number)
+        if newest != self._beat[0]:
+            self._beat = (newest, time.monotonic())
         elif time.monotonic() - self._beat[1] > LEASE_S:
             return None
         return {} if beat is None else beat.status
@@ -204,7 +218,7 @@ class StoredTask:
 
     def _rows(self, seen: Look, taken: list[Taken]) -> StoredRows:
         count = max((item.stop for item in taken), default=0) if seen.total is None else seen.total
-        jobs = lru_cache(maxsize=1)(lambda: jobs_of(self.objects, seen).places())
+        jobs = lru_cache(maxsize=1)(lambda: jobs_of(self.objects, seen))
         return StoredRows(self.objects, taken, count, blank=self._blank, jobs=jobs)
 
     def _blank(self, start: int, stop: int) -> pa.RecordBatch:
@@ -226,7 +240,12 @@ class StoredTask:
         shots = self.task.identity["shots"]
         if isinstance(shots, int):
             return shots
-        array: NDArray[np.int64] = np.load(io.BytesIO(self.objects.read(SHOTS) or b""), allow_pickle=False)
+        try:
+            array: NDArray[np.int64] = np.load(
+                io.BytesIO(self.objects.read(SHOTS) or b""), allow_pickle=False
+            )
+        except (ValueError, EOFError, OSError):  # not written yet, or torn: of circuits that weren't run
+            return 0
         return array
 
 

@@ -17,7 +17,7 @@ from qiskit.circuit.classical import expr, types
 from qiskit.circuit.library import CXGate, UnitaryGate, XGate
 from qiskit.circuit.random import random_circuit
 
-from ray_qjm.circuits.fingerprint import fingerprint
+from ray_qjm.circuits.fingerprint import check_marks, fingerprint, try_fingerprint
 
 
 def plain() -> QuantumCircuit:
@@ -163,7 +163,7 @@ def test_random_circuits_survive_copies_and_meet_no_other(seed: int, conditional
 def test_another_process_agrees() -> None:
     code = (
         "from qiskit.circuit.random import random_circuit\n"
-        "from ray_qjm.circuits.fingerprint import fingerprint\n"
+        "from ray_qjm.circuits.fingerprint import check_marks, fingerprint, try_fingerprint\n"
         "print([fingerprint(random_circuit(4, 6, measure=True, conditional=True, seed=i)) for i in range(20)])\n"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -174,3 +174,55 @@ def test_another_process_agrees() -> None:
 def test_compiled_circuits_have_one_too() -> None:
     compiled = transpile(plain(), basis_gates=["cx", "rz", "sx"], optimization_level=1, seed_transpiler=1)
     assert fingerprint(compiled) != fingerprint(plain())
+
+
+def with_counted_names() -> QuantumCircuit:
+    """Registers and instructions that Qiskit names by counters of the process."""
+    inner = QuantumCircuit(2)
+    inner.h(0)
+    inner.cx(0, 1)
+    circuit = QuantumCircuit(QuantumRegister(3), ClassicalRegister(2))
+    circuit.append(inner.to_gate(), [0, 1])
+    circuit.append(inner.to_gate().control(), [0, 1, 2])
+    circuit.append(inner.to_instruction().inverse(), [1, 2])
+    circuit.compose(inner, [0, 2], wrap=True, inplace=True)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+def test_names_that_qiskit_counts_through_dont_tell() -> None:
+    first, second = with_counted_names(), with_counted_names()
+    assert first.cregs[0].name != second.cregs[0].name
+    assert fingerprint(first) == fingerprint(second)
+    second.data[0] = second.data[0].replace(qubits=second.qubits[:2][::-1])
+    assert fingerprint(first) != fingerprint(second)
+
+
+def test_gates_of_matrices_are_not_decomposed() -> None:
+    """That takes seconds for seven qubits, and ends in floats that differ by machine."""
+
+    def circuit(phase: float) -> QuantumCircuit:
+        found = QuantumCircuit(7)
+        found.unitary(np.diag(np.exp(1j * phase * np.arange(2**7))), range(7))
+        return found
+
+    made = circuit(0.1)
+    assert fingerprint(made) == fingerprint(circuit(0.1)) != fingerprint(circuit(0.2))
+    assert made.data[0].operation._definition is None
+
+
+class Undefined(Gate):  # type: ignore[misc]
+    """A gate of a user's that can't be defined."""
+
+    def __init__(self) -> None:
+        super().__init__("undefined", 1, [])
+
+    def _define(self) -> None:
+        raise NotImplementedError("no definition")
+
+
+def test_what_cant_tell_what_it_is_is_unknown() -> None:
+    circuit = QuantumCircuit(1)
+    circuit.append(Undefined(), [0])
+    assert try_fingerprint(circuit) == 0
+    check_marks(np.array([7], np.uint64), 0, [circuit], "list")

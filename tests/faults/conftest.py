@@ -18,10 +18,7 @@ from ray.cluster_utils import Cluster
 
 import ray_qjm
 from tests.faults.driver import COUNT, call
-from tests.ray.conftest import shared_ray
 from tests.storing import check_store, rows_of
-
-__all__ = ["shared_ray"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +30,8 @@ class Driver:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.driver", str(store)],
             cwd=ROOT,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **environment},
+            # A Ray of its own, unless it is told another.
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

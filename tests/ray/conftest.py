@@ -1,19 +1,8 @@
-"""One Ray for all tests that can share it: two CPUs, no dashboard, token authentication as Ray has it."""
+"""All tests here share one Ray, but for those that start their own."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-
 import pytest
-import ray
-
-
-@pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(autouse=True)

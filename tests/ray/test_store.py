@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter
 
 import ray_qjm
@@ -171,6 +171,67 @@ def drawn(seed: int, count: int, taken: list[int]) -> Iterator[QuantumCircuit]:
         yield circuit
 
 
+@pytest.mark.parametrize("count", [None, 40])
+def test_an_iterable_that_has_become_shorter_loses_no_rows(tmp_path: Path, count: int | None) -> None:
+    """The store has a hole before rows that the shorter one doesn't reach."""
+    call: dict[str, Any] = {
+        "store": tmp_path / "s",
+        "seed": 1,
+        "count": count,
+        "options": RunOptions(max_chunk=4, max_in_flight=1),
+        "progress": False,
+    }
+    ray_qjm.run((binary(i) for i in range(40)), **call)
+    (tmp_path / "s" / "parts" / "1" / "4-8.parquet").unlink()
+    with pytest.raises(
+        StoreMismatchError, match="ended after 5 circuits, and the store has the row of circuit 8"
+    ):
+        ray_qjm.run((binary(i) for i in range(5)), **call)
+    result = ray_qjm.run((binary(i) for i in range(40)), **call)
+    assert [int(next(iter(counts)), 2) for counts in result.get_counts()] == list(range(40))
+    check_store(tmp_path / "s", 40)
+
+
+def test_a_whole_task_is_not_one_of_another_length(tmp_path: Path) -> None:
+    call: dict[str, Any] = {"store": tmp_path / "s", "seed": 1, "progress": False}
+    ray_qjm.run((binary(i) for i in range(20)), **call)
+    read: list[int] = []
+
+    def endless() -> Iterator[QuantumCircuit]:
+        for index in range(10_000):
+            read.append(index)
+            yield binary(index)
+
+    for circuits, now in (((binary(i) for i in range(5)), "5"), (endless(), "more than 20"), (iter(()), "0")):
+        with pytest.raises(StoreMismatchError, match=f"had 20 circuits, and iterable .* has {now}"):
+            ray_qjm.run(circuits, **call)
+    assert len(read) == 21
+
+
+def test_a_cell_that_is_run_again_means_the_same_circuits(tmp_path: Path) -> None:
+    """Qiskit counts the names of registers and gates through."""
+
+    def circuit(index: int) -> QuantumCircuit:
+        inner = QuantumCircuit(1)
+        inner.rx(index, 0)
+        found = QuantumCircuit(QuantumRegister(1), ClassicalRegister(1))
+        found.append(inner.to_gate(), [0])
+        found.measure(0, 0)
+        return found
+
+    for circuits in (circuit, [circuit(i) for i in range(20)], [circuit(i) for i in range(20)]):
+        count = 20 if callable(circuits) else None
+        store = tmp_path / ("f" if callable(circuits) else "list")
+        for _ in range(2):
+            ray_qjm.run(circuits, count=count, store=store, seed=1, progress=False)
+
+
+def test_a_lambda_is_not_its_statement(tmp_path: Path) -> None:
+    first = ray_qjm.run(lambda i: binary(i), count=3, store=tmp_path / "s", seed=1, progress=False)
+    again = ray_qjm.run(lambda i: binary(i), count=3, store=tmp_path / "s", retry_failed=True, progress=False)
+    assert again.table.equals(first.table)
+
+
 def test_an_iterable_is_read_again_and_compared(tmp_path: Path) -> None:
     whole = ray_qjm.run(drawn(3, 60, []), seed=1, shots=9, progress=False)
     call: dict[str, Any] = {"store": tmp_path / "s", "seed": 1, "shots": 9, "options": SMALL}
@@ -214,7 +275,7 @@ def test_what_was_read_of_an_iterable_is_what_is_run(tmp_path: Path) -> None:
     stopped(8, circuits=(binary(i) for i in range(40)), **call)
     done = TaskResult.open(tmp_path / "s").status_counts["done"]
     assert done < 40
-    inputs = tmp_path / "s" / "inputs"
+    inputs = tmp_path / "s" / "inputs" / "1"
     for path in inputs.iterdir():
         path.unlink()
     with open(inputs / f"{done}-{done + 3}.qpy", "wb") as file:
@@ -222,7 +283,7 @@ def test_what_was_read_of_an_iterable_is_what_is_run(tmp_path: Path) -> None:
     result = ray_qjm.run((binary(i) for i in range(40)), **call, progress=False)
     values = [int(next(iter(result.get_counts(i))), 2) for i in range(40)]
     assert values == [*range(done), 100, 101, 102, *range(done + 3, 40)]
-    assert not list(inputs.iterdir())
+    assert not list((tmp_path / "s" / "inputs").rglob("*.qpy"))
     check_store(tmp_path / "s", 40)
 
 
@@ -392,6 +453,13 @@ def test_a_store_holds_no_code_and_only_its_user_reads_it(tmp_path: Path) -> Non
         ({"store": ""}, "Give a directory or a URI"),
         ({"store": 3}, "Give a directory or a URI"),
         ({"store": "ftp://host/x"}, "known are"),
+        ({"store": "s3://bucket/run#1"}, "has a # or"),
+        ({"store": "file://tmp/x"}, "three slashes"),
+        ({"store": "file:/tmp/x"}, "two slashes"),
+        ({"store": "a\ud800"}, "is no path"),
+        ({"store": "~nobody-of-this-name/x"}, "is no path"),
+        ({"store": "x" * 300}, "can't be made"),
+        ({"name": "a\ud800"}, "lone surrogate"),
         ({"store": "s3://user:secret@bucket/x"}, "no credentials"),
         ({"retry_failed": True}, "with a store"),
         ({"version": "1"}, "with a store"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,52 @@ def test_another_task_takes_nothing(objects: Objects) -> None:
     assert left(objects) == before
 
 
+def test_one_that_ends_while_another_takes_over_loses_nothing(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was held up, so that the other looked on for long enough, and has a part that it wasn't told of."""
+    monkeypatch.setattr(lease, "BEAT_S", 3600.0)
+    first = taken_by(objects)
+    told = write(objects, 1, 0, 10, mark=1)
+    write(objects, 1, 10, 20, mark=1)
+    original = Objects.create
+
+    def ended_just_before(self: Objects, name: str, data: bytes) -> bool:
+        if name == epoch_name(2):
+            monkeypatch.setattr(Objects, "create", original)
+            end(first, [told], state="cancelled")
+        return original(self, name, data)
+
+    monkeypatch.setattr(Objects, "create", ended_just_before)
+    second = taken_by(objects)
+    assert second.record.epoch == 3 and [item[:2] for item in second.record.accepted] == [(0, 10)]
+    end(second, [write(objects, 3, 10, COUNT, mark=3)])
+    assert marks_of(objects) == dict.fromkeys(range(10), 1) | dict.fromkeys(range(10, COUNT), 3)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1xx"])
+def test_a_torn_table_of_jobs_is_made_again(objects: Objects, damage: bytes) -> None:
+    opened = taken_by(objects)
+    end(opened, [write(objects, 1, 0, COUNT, mark=1)])
+    jobs = TaskResult.open(objects.root).jobs
+    objects.replace("jobs/1.parquet", damage)
+    assert TaskResult.open(objects.root).jobs.equals(jobs)
+    taken_by(objects).give_back()
+    assert TaskResult.open(objects.root).jobs.equals(jobs)
+
+
+def test_a_stream_waits_for_rows_that_may_be_run_again(objects: Objects) -> None:
+    opened = taken_by(objects)
+    end(opened, [write(objects, 1, 0, 10, mark=1, failed=(3,))])
+    second = taken_by(objects)
+    stream = attach(objects.root).stream()
+    seen = [batch for _, batch in zip(range(2), stream, strict=False)]
+    assert [c for batch in seen for c in batch.column("circuit").to_pylist()] == [0, 1, 2, *range(4, 10)]
+    end(second, [write(objects, 2, 3, 4, mark=2), write(objects, 2, 10, COUNT, mark=2)])
+    rest = [row for batch in stream for row in batch.select(["circuit", "shots"]).to_pylist()]
+    assert {row["circuit"]: row["shots"] for row in rest} == dict.fromkeys([3, *range(10, COUNT)], 2)
+
+
 # Files.
 
 
@@ -372,6 +419,22 @@ def test_a_result_that_was_opened_before_says_that_files_have_moved(objects: Obj
     TaskResult.open(objects.root).compact()
     with pytest.raises(StoreDamagedError, match="compacted since this result was opened, open it again"):
         old.get_counts(3)
+
+
+def test_a_large_file_that_is_gone_is_told_at_once(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader holds the footer, and asks for more only then."""
+    monkeypatch.setattr(objects_module, "_WHOLE", 10)
+    opened = taken_by(objects)
+    part = write(objects, 1, 0, COUNT, mark=1)
+    end(opened, [part])
+    result = TaskResult.open(objects.root)
+    rows: Any = result._rows
+    rows._files[part] = rows._open(part)
+    objects.remove([part.path])
+    begun = time.monotonic()
+    with pytest.raises(StoreDamagedError, match="is gone"):
+        result.get_counts(5)
+    assert time.monotonic() - begun < objects.retry_s / 2
 
 
 def test_many_rows_are_read_a_group_at_a_time(objects: Objects) -> None:
