@@ -94,7 +94,7 @@ def to_qiskit(result: TaskResult) -> Result:
     from qiskit.result import Result
 
     experiments = [_experiment(row) for row in result]
-    backends = sorted({row for row in result.table.column("backend").unique().to_pylist() if row is not None})
+    backends = sorted({row for row in result.column("backend").unique().to_pylist() if row is not None})
     return Result(
         backend_name=", ".join(backends) or None,
         backend_version=None,

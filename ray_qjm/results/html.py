@@ -39,7 +39,7 @@ def render(result: TaskResult) -> str:
         f'<span style="color:{_COLORS[status]}">&#9632;</span> {count:,} {status}'
         for status, count in states.items()
     )
-    backends = [name for name in result.table.column("backend").unique().to_pylist() if name is not None]
+    backends = [name for name in result.column("backend").unique().to_pylist() if name is not None]
     facts = [
         f"{total:,} circuit{'s' * (total != 1)}",
         f"{result.jobs.num_rows:,} job{'s' * (result.jobs.num_rows != 1)}",

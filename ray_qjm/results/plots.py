@@ -77,7 +77,7 @@ def plot_outcomes(result: TaskResult, *, max_outcomes: int = 32, ax: Axes | None
         raise InvalidInputError("there are no counts of circuits of up to 64 clbits to draw.")
     circuits = long.column("circuit").filter(narrow).to_numpy()
     counts = long.column("count").filter(narrow).to_numpy()
-    shots = result.table.column("shots").cast("float64").to_numpy(zero_copy_only=False)
+    shots = result.column("shots").cast("float64").to_numpy(zero_copy_only=False)
     share = counts / shots[circuits]
     found, codes = np.unique(values, return_inverse=True)
     kept = np.sort(np.argsort(-np.bincount(codes, share), kind="stable")[:max_outcomes])
@@ -93,7 +93,7 @@ def plot_outcomes(result: TaskResult, *, max_outcomes: int = 32, ax: Axes | None
     )
     with np.errstate(invalid="ignore"):
         heat = np.where(have > 0, heat / np.maximum(have, 1), np.nan)
-    clbits = result.table.column("clbits").drop_null().to_numpy()
+    clbits = result.column("clbits").drop_null().to_numpy()
     bits = int(clbits[clbits <= MAX_NARROW_CLBITS].max())
     ax = _axes(ax, width=8.0, height=min(8.0, max(3.0, 1.2 + 0.2 * len(kept))))
     extent = (-0.5, len(result) - 0.5, -0.5, len(kept) - 0.5)

@@ -275,6 +275,10 @@ class TaskResult:
         table = self._columns(["circuit", "status", "stage", "error_type", "error", "backend"])
         return table.filter(pc.field("status") != "done")
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of the table; of a stored result the others aren't read."""
+        return self._columns([name]).column(0)
+
     def _columns(self, names: Sequence[str]) -> pa.Table:
         """Some columns, without reading the others."""
         return self.table.select(list(names)) if "table" in vars(self) else self._rows.table(names)
@@ -299,7 +303,7 @@ class TaskResult:
     @cached_property
     def status_counts(self) -> dict[str, int]:
         """How many circuits are done, partial, failed and cancelled; what there is none of is left out."""
-        column = self._columns(["status"]).column("status").cast(pa.string())
+        column = self.column("status").cast(pa.string())
         found = {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}
         return {status: found[status] for status in STATUSES if status in found}
 
