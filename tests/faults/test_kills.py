@@ -66,6 +66,22 @@ def test_driver_again_and_again(tmp_path: Path, start: Start, resumed: Resumed) 
     resumed(tmp_path / "s")
 
 
+def test_driver_of_a_store_on_s3(start: Start, s3_bucket: str, undisturbed: Any) -> None:
+    """Its workers find the service as the driver does, by variables of the environment."""
+    store = f"s3://{s3_bucket}/a task"
+    driver = start(store)
+    driver.wait_for(30)
+    driver.kill(group=True)
+    assert ray_qjm.attach(store).status().state == "interrupted"
+    again = start(store)
+    assert f"finished {COUNT}" in again.finish()
+    result = ray_qjm.TaskResult.open(store)
+    assert rows_of(result).equals(undisturbed)
+    assert all(name.startswith(f"{store}/parts/") for name in result.files())
+    names = [entry.name for entry in Objects(store).entries("parts")]
+    assert sorted(f"{store}/{name}" for name in names) == sorted(result.files())
+
+
 def test_worker_while_it_simulates(tmp_path: Path, start: Start, resumed: Resumed) -> None:
     """The driver lives: it runs the chunk again itself."""
     driver = start(tmp_path / "s")

@@ -85,6 +85,16 @@ def test_the_same_call_goes_on(tmp_path: Path, undisturbed: pa.Table) -> None:
     check_store(tmp_path / "s", 120)
 
 
+def test_duckdb_and_polars_read_the_files(tmp_path: Path) -> None:
+    import duckdb
+    import polars as pl
+
+    files = ray_qjm.run(**of_120(store=tmp_path / "s"), progress=False).files()
+    (row,) = duckdb.execute("SELECT count(*), sum(list_sum(counts)) FROM read_parquet(?)", [files]).fetchall()
+    assert row == (120, 120 * 50)
+    assert pl.read_parquet(files)["circuit"].sort().to_list() == list(range(120))
+
+
 def test_what_is_whole_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = ray_qjm.run(**of_120(store=tmp_path / "s"), progress=False)
     monkeypatch.setattr(coordinator.Coordinator, "start", None)
