@@ -17,7 +17,7 @@ from ray_qjm.planning.events import Chunk, Failure
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.counts import with_jobs
-from ray_qjm.results.jobs import JobLog
+from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.parts import MemoryParts
 from ray_qjm.results.records import EndRecord
 from ray_qjm.results.rows import HeldRows, Rows
@@ -40,6 +40,35 @@ class Collector(ABC):
     def job_id(self, task_id: str, chunk: Chunk) -> str:
         """What the job of a chunk is called."""
         return job_id(task_id, chunk)
+
+    def note(
+        self,
+        name: str,
+        chunk: Chunk,
+        backend: str,
+        submitted: float,
+        state: str,
+        reason: str | None,
+        outcome: Outcome | None,
+    ) -> int:
+        """Note that a chunk's job has ended; return its row of the table of jobs."""
+        return self.jobs.add(
+            Job(
+                job_id=name,
+                backend=backend,
+                start=chunk.start,
+                stop=chunk.stop,
+                attempt=chunk.attempt,
+                state=state,
+                reason=reason,
+                submitted=submitted,
+                started=None if outcome is None else outcome.started,
+                ended=time.time(),
+                circuits=len(chunk),
+                shots=None if outcome is None else outcome.shots,
+                seconds=None if outcome is None else outcome.seconds,
+            )
+        )
 
     @abstractmethod
     def take(self, outcome: Outcome, job: int) -> int:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import math
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +16,7 @@ import pyarrow as pa
 from ray_qjm.circuits.source import DriverSource
 from ray_qjm.cluster.collector import Collector
 from ray_qjm.cluster.deaths import dooms_all, reason_for
+from ray_qjm.cluster.exit import end_with_the_process
 from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.cluster.held import Held, HeldPayloads
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, waiting
@@ -43,14 +42,11 @@ from ray_qjm.planning.events import (
 )
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
-from ray_qjm.results.jobs import Job
 from ray_qjm.results.report import FailureLog, FailureRange, clipped
 from ray_qjm.results.rows import Rows
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
 SLOTS_EVERY_S = 5.0
-#: How long the end of the process waits for a task that still runs: a forced cancel takes a tenth of a second.
-EXIT_S = 5.0
 
 
 class Launcher(Protocol):
@@ -137,10 +133,7 @@ class Coordinator:
 
     def start(self) -> None:
         """Begin."""
-        _coordinators.add(self)
-        # Exit hooks run last in, first out, and Ray adds one each time that it starts: ours goes before it again.
-        atexit.unregister(_end_with_the_process)
-        atexit.register(_end_with_the_process)
+        end_with_the_process(self)
         self._collector.watch(lambda: self.status, self._lose, self.cancel)
         self._thread.start()
 
@@ -405,22 +398,14 @@ class Coordinator:
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
     ) -> int:
-        return self._collector.jobs.add(
-            Job(
-                job_id=self._collector.job_id(self.task_id, chunk),
-                backend=self._names[chunk.backend],
-                start=chunk.start,
-                stop=chunk.stop,
-                attempt=chunk.attempt,
-                state=state,
-                reason=reason,
-                submitted=submitted,
-                started=None if outcome is None else outcome.started,
-                ended=time.time(),
-                circuits=len(chunk),
-                shots=None if outcome is None else outcome.shots,
-                seconds=None if outcome is None else outcome.seconds,
-            )
+        return self._collector.note(
+            self._collector.job_id(self.task_id, chunk),
+            chunk,
+            self._names[chunk.backend],
+            submitted,
+            state,
+            reason,
+            outcome,
         )
 
     @property
@@ -481,19 +466,6 @@ class Coordinator:
         except BaseException as error:  # whoever watches must not end the task
             self._observe = None
             self.complaint = f"progress raised {type(error).__name__}: {error}; it was not called again."
-
-
-#: Those that were started.
-_coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
-
-
-def _end_with_the_process() -> None:
-    """End what still runs when the interpreter does, while there is a Ray to talk to."""
-    running = [coordinator for coordinator in _coordinators if not coordinator.ended.is_set()]
-    for coordinator in running:
-        coordinator.cancel(force=True)
-    for coordinator in running:
-        coordinator.join(EXIT_S)
 
 
 def _broken(error: BaseException) -> TaskFailedError:
