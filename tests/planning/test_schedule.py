@@ -35,7 +35,7 @@ from ray_qjm.planning.events import (
     WriteFailed,
 )
 from ray_qjm.planning.ranges import Ranges
-from ray_qjm.planning.schedule import TRANSITIONS, BackendState, Schedule
+from ray_qjm.planning.schedule import MAX_DEATHS, TRANSITIONS, BackendState, Schedule
 
 PACE_S = 0.01
 
@@ -112,6 +112,8 @@ class World:
         self.kept = {i for start, stop in schedule.kept for i in range(start, stop)}
         self.crashes_alone: Counter[int] = Counter()
         self.crashes: Counter[int] = Counter()
+        self.deaths: Counter[int] = Counter()  # of workers of a backend
+        self.returns: Counter[int] = Counter()  # of its chunks
         self.attempts: list[Chunk] = []
         self.taken = 0  # circuits that some chunk has had
         self.open = True
@@ -196,13 +198,17 @@ class World:
                 self.taken = min(self.taken, event.total)
             case Crashed():
                 self._gone(event.chunk)
+                self.deaths[event.chunk.backend] += 1
                 for circuit in range(event.chunk.start, event.chunk.stop):
                     self.crashes[circuit] += 1
                     self.crashes_alone[circuit] += len(event.chunk) == 1
                 given_up = self.crashes_alone[event.chunk.start] > self.schedule.crash_retries
                 if len(event.chunk) == 1 and given_up and not self.cancelled:
                     return self._fail(event.error_type)
+                none_returned = self.returns[event.chunk.backend] == 0
+                return not self.cancelled and none_returned and self.deaths[event.chunk.backend] >= MAX_DEATHS
             case Stored():
+                self.returns[event.chunk.backend] += 1
                 return self._stored(event)
         return False
 
