@@ -15,6 +15,7 @@ from ray_qjm.errors import (
 )
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.report import lines
+from ray_qjm.results.rows import HeldRows
 from ray_qjm.results.task_result import TaskResult
 
 if TYPE_CHECKING:
@@ -241,7 +242,9 @@ class Task:
 
     def _make(self) -> TaskResult:
         rows = self._run.rows()
-        return TaskResult(rows, jobs=self._run.jobs(), info=self._info, circuits=self._circuits)
+        # Rows of a store know their jobs; asking here too would read every part.
+        jobs = self._run.jobs() if isinstance(rows, HeldRows) else None
+        return TaskResult(rows, jobs=jobs, info=self._info, circuits=self._circuits)
 
     def __enter__(self) -> Task:
         return self

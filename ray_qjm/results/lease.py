@@ -81,10 +81,8 @@ def is_dead(owner: Owner) -> bool:
     if now is None:  # no such process, or one that this user may not see
         try:
             os.kill(owner.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
     return now != owner.process
 
