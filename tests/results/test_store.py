@@ -63,6 +63,16 @@ def killed(opened: Opened) -> None:
     opened.lease.stop()
 
 
+def held_up(objects: Objects) -> Opened:
+    """An owner that has given its first sign of life and gives no other."""
+    opened = taken_by(objects)
+    until = time.monotonic() + 10
+    while objects.read(beat_name(opened.record.epoch)) is None:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    return opened
+
+
 # One process after the other.
 
 
@@ -101,7 +111,7 @@ def test_what_comes_late_doesnt_count(objects: Objects) -> None:
 def test_a_process_that_was_only_slow_is_told(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[BaseException] = []
     monkeypatch.setattr(lease, "BEAT_S", 3600.0)  # it is stopped, say
-    first = taken_by(objects)
+    first = held_up(objects)
     first.lease.report(dict, told.append, lambda: None)
     write(objects, 1, 0, 10, mark=1)
     monkeypatch.setattr(lease, "BEAT_S", 0.02)
@@ -290,7 +300,7 @@ def test_one_that_ends_while_another_takes_over_loses_nothing(
 ) -> None:
     """It was held up, so that the other looked on for long enough, and has a part that it wasn't told of."""
     monkeypatch.setattr(lease, "BEAT_S", 3600.0)
-    first = taken_by(objects)
+    first = held_up(objects)
     told = write(objects, 1, 0, 10, mark=1)
     write(objects, 1, 10, 20, mark=1)
     original = Objects.create
