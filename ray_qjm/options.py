@@ -92,14 +92,148 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How large one job of a service may be; ``None`` is no limit.
+
+    Attributes:
+        max_circuits: Circuits.
+        max_shots: Shots of each circuit. A circuit that asks for more runs several times, and its counts are
+            added up.
+        max_executions: Circuits times shots. IBM Quantum Platform allows 10,000,000 for a Sampler job.
+        max_payload_bytes: Bytes of its circuits, as the adapter sends them.
+    """
+
+    max_circuits: int | None = None
+    max_shots: int | None = None
+    max_executions: int | None = None
+    max_payload_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in vars(self):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(name, getattr(self, name), least=1))
+
+    def within(self, other: Limits) -> Limits:
+        """The tighter of the two, limit by limit.
+
+        >>> Limits(max_circuits=300, max_shots=100).within(Limits(max_circuits=75))
+        Limits(max_circuits=75, max_shots=100, max_executions=None, max_payload_bytes=None)
+        """
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in vars(self)}
+        return Limits(
+            **{name: min((x for x in pair if x is not None), default=None) for name, pair in pairs.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be spent in all; ``None`` is no limit. A job is not submitted that would go beyond it.
+
+    Attributes:
+        jobs: Jobs that were submitted.
+        executions: Circuits times shots of them.
+        qpu_seconds: As the provider bills them; until it has, as estimated.
+    """
+
+    jobs: int | None = None
+    executions: int | None = None
+    qpu_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "executions"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value == 0 and not isinstance(value, bool):
+                raise InvalidInputError(f"{name} of Budget is 0: not one job could be submitted.")
+            object.__setattr__(self, name, whole(f"{name} of Budget", value, least=1))
+        if self.qpu_seconds is not None:
+            seconds = _amount("qpu_seconds of Budget", self.qpu_seconds, "a number of seconds above 0")
+            if seconds == 0:
+                raise InvalidInputError("qpu_seconds of Budget is 0: not one job could be submitted.")
+            object.__setattr__(self, "qpu_seconds", seconds)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """How fast jobs may be submitted to a service, over all tasks and drivers of the Ray cluster.
+
+    Attributes:
+        max_pending: Jobs that may be submitted and not ended. 3 where nothing is known: what IBM's open plan
+            and most free ones allow.
+        jobs_per_minute: Jobs that may be submitted in any 60 s; ``None`` is no limit.
+        budget: Of everything that the account may spend; ``None`` is no limit.
+    """
+
+    max_pending: int = 3
+    jobs_per_minute: float | None = None
+    budget: Budget | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_pending", whole("max_pending", self.max_pending, least=1))
+        if self.jobs_per_minute is not None:
+            rate = _amount("jobs_per_minute", self.jobs_per_minute, "a number above 0")
+            if rate == 0:
+                raise InvalidInputError("jobs_per_minute is 0: not one job could be submitted.")
+            object.__setattr__(self, "jobs_per_minute", rate)
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise InvalidInputError(f"budget of Quota is a {type(self.budget).__name__}. Give Budget(...).")
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """What to do about a service that refuses, fails or doesn't answer.
+
+    Attributes:
+        attempts: How often one job is submitted at most, the first time included, while the service answers
+            with errors that may pass.
+        give_up_s: How long one job is tried at most, from its first submission on.
+        wait_s: Seconds before the second attempt; they double with each further one, with jitter, unless the
+            service says how long to wait.
+        max_wait_s: Most seconds between two attempts.
+        lost: What becomes of circuits whose job may or may not have been accepted (no reply came), where the
+            service can't be asked for it: ``"fail"`` gives them a reason in place of counts, ``"resubmit"`` runs
+            them again and may pay twice.
+        lost_grace_s: A job that a look-up doesn't find may still land: it is looked for so long after the last
+            moment at which it can have been sent. A request landed 12 s late on a test service.
+        call_s: Deadline of one call of the provider's client.
+    """
+
+    attempts: int = 8
+    give_up_s: float = 6 * 3600.0
+    wait_s: float = 1.0
+    max_wait_s: float = 300.0
+    lost: Literal["fail", "resubmit"] = "fail"
+    lost_grace_s: float = 60.0
+    call_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attempts", whole("attempts", self.attempts, least=1))
+        for name in ("give_up_s", "wait_s", "max_wait_s", "lost_grace_s", "call_s"):
+            object.__setattr__(
+                self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more")
+            )
+        if self.lost not in ("fail", "resubmit"):
+            raise InvalidInputError(f"lost is {self.lost!r}; it can be 'fail' or 'resubmit'.")
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """A backend and everything that the backend object itself can't tell.
 
     Attributes:
-        backend_or_factory: A name (``"aer"``, ``"fake_manila"``, ``"module:factory"``), a ``BackendV2``, or a
-            picklable callable without arguments that makes one. A factory is called once in each worker
-            process, and serves for what can't be pickled or exists only there (a GPU).
+        backend_or_factory: A name (``"aer"``, ``"fake_manila"``, ``"module:factory"``), a ``BackendV2``, a
+            ``BaseSamplerV2``, or a picklable callable without arguments that makes one. A factory is called
+            once in each process that needs it, and serves for what can't be pickled or exists only there (a
+            GPU, a connection).
         name: What the backend is called in results; default: its own name.
+        placement: ``"workers"`` simulates inside Ray tasks, as many as there are cores. ``"actor"`` submits jobs
+            from one process of the cluster, under ``limits`` and ``quota``. ``None``: the simulators of
+            Qiskit and Aer and the fake devices on workers, all else from the actor.
+        limits: Of one job; the tighter of these and what the backend itself tells holds.
+        quota: Of all jobs.
+        account: A name for the quota, where several backends share it. Default: the backend has its own.
+        weight: Share of the work that this backend takes while others have room too.
         resources: What one Ray task of this backend reserves.
         run_options: Further options of the backend's ``run`` (``{"method": "statevector"}``); an option
             that the backend doesn't list in its ``options`` is an error.
@@ -108,6 +242,11 @@ class BackendSpec:
 
     backend_or_factory: Any
     name: str | None = None
+    placement: Literal["workers", "actor"] | None = None
+    limits: Limits = field(default_factory=Limits)
+    quota: Quota = field(default_factory=Quota)
+    account: str | None = None
+    weight: float = 1.0
     resources: Resources = field(default_factory=Resources)
     run_options: Mapping[str, Any] = field(default_factory=dict)
     transpile: TranspileOptions | None = None
@@ -116,8 +255,21 @@ class BackendSpec:
         name: object = self.name
         if name is not None and (not isinstance(name, str) or name == ""):
             raise InvalidInputError(f"name of BackendSpec is {self.name!r}; give a text or None.")
-        if not isinstance(self.resources, Resources):
-            raise InvalidInputError(f"resources is a {type(self.resources).__name__}. Give Resources(...).")
+        if self.placement not in (None, "workers", "actor"):
+            raise InvalidInputError(f"placement is {self.placement!r}; it can be 'workers', 'actor' or None.")
+        account: object = self.account
+        if account is not None and (not isinstance(account, str) or account == ""):
+            raise InvalidInputError(f"account is {self.account!r}; give a text or None.")
+        for field_name, kind in (("limits", Limits), ("quota", Quota), ("resources", Resources)):
+            value = getattr(self, field_name)
+            if not isinstance(value, kind):
+                raise InvalidInputError(
+                    f"{field_name} is a {type(value).__name__}. Give {kind.__name__}(...)."
+                )
+        weight = _amount("weight", self.weight, "a number above 0")
+        if weight == 0:
+            raise InvalidInputError("weight is 0; leave the backend out of backends instead.")
+        object.__setattr__(self, "weight", weight)
         if self.transpile is not None and not isinstance(self.transpile, TranspileOptions):
             raise InvalidInputError(
                 f"transpile is a {type(self.transpile).__name__}. Give TranspileOptions(...)."
@@ -153,6 +305,10 @@ class RunOptions:
             that ran it died.
         cancel_grace_s: How long a cancelled task waits for chunks that are running before it ends their
             worker processes.
+        retry: What to do about services that refuse, fail or don't answer.
+        budget: Of this task over all services, resumes included.
+        timeout_s: The task is cancelled after so many seconds; ``None``: never.
+        job_timeout_s: A job of a service is cancelled so many seconds after it was submitted; ``None``: never.
     """
 
     transpile: TranspileOptions = field(default_factory=TranspileOptions)
@@ -163,6 +319,10 @@ class RunOptions:
     max_in_flight: int | None = None
     crash_retries: int = 2
     cancel_grace_s: float = 5.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    budget: Budget | None = None
+    timeout_s: float | None = None
+    job_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.on_failure not in ("report", "raise"):
@@ -176,8 +336,18 @@ class RunOptions:
             object.__setattr__(
                 self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more")
             )
+        for name in ("timeout_s", "job_timeout_s"):
+            if getattr(self, name) is not None:
+                value = _amount(name, getattr(self, name), "a number of seconds above 0")
+                if value == 0:
+                    raise InvalidInputError(f"{name} is 0; give a number of seconds above 0, or None.")
+                object.__setattr__(self, name, value)
         if not isinstance(self.transpile, TranspileOptions):
             raise InvalidInputError(f"transpile is {self.transpile!r}; give TranspileOptions(...).")
+        if not isinstance(self.retry, RetryPolicy):
+            raise InvalidInputError(f"retry is a {type(self.retry).__name__}. Give RetryPolicy(...).")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise InvalidInputError(f"budget is a {type(self.budget).__name__}. Give Budget(...).")
 
 
 def whole(name: str, value: object, *, least: int, most: int | None = None) -> int:

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from ray_qjm.errors import InvalidInputError
-from ray_qjm.options import BackendSpec, Resources, RunOptions, TranspileOptions, whole
+from ray_qjm.options import (
+    BackendSpec,
+    Limits,
+    Quota,
+    Resources,
+    RetryPolicy,
+    RunOptions,
+    TranspileOptions,
+    whole,
+)
 
 LEVELS = "it can be one of 'auto', 'off', 0, 1, 2, 3."
 AMOUNT = "it must be a number of 0 or more."
@@ -116,9 +125,11 @@ def test_wrong_option_is_refused_with_its_name_value_and_cure(
 def test_defaults_are_what_their_pages_say() -> None:
     options = RunOptions()
     assert options == RunOptions(
-        TranspileOptions("auto", None, {}, None), 1000, "report", 1.5, None, None, 2, 5.0
+        TranspileOptions("auto", None, {}, None), 1000, "report", 1.5, None, None, 2, 5.0, RetryPolicy()
     )
-    assert BackendSpec("aer") == BackendSpec("aer", None, Resources(1, 0, None), {}, None)
+    assert BackendSpec("aer") == BackendSpec(
+        "aer", None, None, Limits(), Quota(3, None, None), None, 1.0, Resources(1, 0, None), {}, None
+    )
 
 
 @pytest.mark.parametrize("level", ["auto", "off", 0, 1, 2, 3, np.int64(3), np.uint8(0)])

@@ -6,22 +6,19 @@ is Qiskit's ``Result``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qiskit import QuantumCircuit
 
+from ray_qjm.backends.answers import Registers, counted, read_answer, told_seed
 from ray_qjm.errors import BackendResultError, RayQjmError
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.results.counts import Row, fault
 
 #: Messages of exceptions are kept up to here: some quote whole circuits.
 MAX_ERROR = 10_000
-
-#: Texts of registers that are kept: most tasks have a handful.
-MAX_KEPT = 1000
 
 
 @dataclass(slots=True)
@@ -65,7 +62,7 @@ class LocalBackend:
         self._takes_seed = "seed_simulator" in set(backend.options)
         # Set once the backend was seen to seed the circuits of a list in another way than Aer does.
         self._one_by_one = False
-        self._registers: dict[tuple[Any, ...], str] = {}
+        self._registers = Registers()
 
     def run(self, circuits: Sequence[Ready]) -> list[Row]:
         """Run circuits and return one row each, in their order; nothing is raised for a single circuit.
@@ -110,7 +107,7 @@ class LocalBackend:
                 return [self.failed(group[0], error)]
             middle = len(group) // 2
             return self._run(group[:middle]) + self._run(group[middle:])
-        seeds = [_told_seed(answer) for answer in answers]
+        seeds = [told_seed(answer) for answer in answers]
         if len(group) > 1 and self._takes_seed and self._wrong(group, seeds):
             self._one_by_one = True
             return [row for circuit in group for row in self._run([circuit])]
@@ -147,47 +144,16 @@ class LocalBackend:
             return self.failed(circuit, BackendResultError(f"{type(error).__name__}: {error}"))
 
     def _counted(self, circuit: Ready, answer: Any, seed: int | None) -> Row:
-        status = str(getattr(answer, "status", ""))
-        if not answer.success:
-            raise BackendResultError(status or f"{self.name} says that it failed, without a reason")
-        counts = getattr(answer.data, "counts", None)
-        if not counts:
-            raise BackendResultError(f"{self.name} gave no counts (status {status!r})")
-        counts = _as_hex(counts)
-        memory = getattr(answer.data, "memory", None) if self._memory else None
-        shots = sum(counts.values())
         row = Row(
             circuit.index,
             backend=self.name,
             clbits=circuit.circuit.num_clbits,
-            registers=self._registers_of(circuit.circuit),
+            registers=self._registers.of(circuit.circuit),
             shots_requested=circuit.shots,
-            shots=shots,
-            seed=seed,
-            counts=counts,
-            memory=None if memory is None else [_hex(shot) for shot in memory],
             name=circuit.name,
             metadata=circuit.metadata,
         )
-        if shots < circuit.shots:
-            row.status = "partial"
-            row.error_type = BackendResultError.__name__
-            row.error = f"{self.name} gave {shots} of {circuit.shots} shots"
-        elif shots > circuit.shots:
-            raise BackendResultError(f"{self.name} gave {shots} shots, {circuit.shots} were asked for")
-        return row
-
-    def _registers_of(self, circuit: QuantumCircuit) -> str:
-        find = circuit.find_bit
-        key = tuple([(register.name, *[find(bit).index for bit in register]) for register in circuit.cregs])
-        text = self._registers.get(key)
-        if text is None:
-            if len(self._registers) >= MAX_KEPT:  # automatic names count on and on: c0, c1, ...
-                self._registers.clear()
-            text = self._registers[key] = json.dumps(
-                [[name, bits] for name, *bits in key], separators=(",", ":")
-            )
-        return text
+        return counted(row, read_answer(answer, self.name, memory=self._memory), seed=seed)
 
 
 def failed_row(
@@ -232,23 +198,3 @@ def checked(rows: Iterable[Row]) -> list[Row]:
             )
         found.append(row)
     return found
-
-
-def _told_seed(answer: Any) -> int | None:
-    seed = getattr(answer, "seed_simulator", None)
-    if seed is None:
-        seed = getattr(answer, "seed", None)
-    return seed if isinstance(seed, int) and 0 <= seed < 2**64 else None
-
-
-def _as_hex(counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Counts by hexadecimal outcome. Qiskit's ``Result`` takes bit strings too, and some backends give them."""
-    if next(iter(counts)).startswith("0x"):
-        return counts
-    return {_hex(key): count for key, count in counts.items()}
-
-
-def _hex(outcome: str) -> str:
-    if outcome.startswith("0x"):
-        return outcome
-    return hex(int(outcome.replace(" ", "").removeprefix("0b"), 2))

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray_qjm.errors import StoreInUseError, StoreTakenError, StoreUnavailableError
 from ray_qjm.results.objects import Objects
@@ -85,6 +85,18 @@ def is_dead(owner: Owner) -> bool:
             return isinstance(error, ProcessLookupError)
         return False
     return now != owner.process
+
+
+class Held(Protocol):
+    """The record of an epoch, as far as a lease looks at it."""
+
+    @property
+    def epoch(self) -> int:
+        """Its number."""
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is."""
 
 
 def wait_for_owner(objects: Objects, record: EpochRecord) -> None:

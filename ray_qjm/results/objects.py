@@ -120,6 +120,17 @@ class Objects:
         # A try whose answer was lost may have written it: then the bytes are ours.
         return self._tried(f"create {name}", put) or self.read(name) == data
 
+    def sync(self, name: str) -> None:
+        """Make sure that an object outlives a power cut; stores that aren't local disks see to that themselves."""
+        if self.directory is None:
+            return
+        for path in (self.directory / name, (self.directory / name).parent):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     def replace(self, name: str, data: bytes) -> None:
         """Write an object, whether it is there or not; for objects that have one writer."""
 

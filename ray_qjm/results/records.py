@@ -123,23 +123,23 @@ class Beat:
 
 def pack_task(record: TaskRecord) -> bytes:
     """The bytes of ``task.json``."""
-    return _pack(_plain(record))
+    return seal(_plain(record))
 
 
 def pack_epoch(record: EpochRecord) -> bytes:
     """The bytes of an epoch's record."""
     body = _plain(record) | {"owner": _plain(record.owner), "task": _plain(record.task)}
-    return _pack(body | {"accepted": _rows(record.accepted), "backends": list(record.backends)})
+    return seal(body | {"accepted": _rows(record.accepted), "backends": list(record.backends)})
 
 
 def pack_end(record: EndRecord) -> bytes:
     """The bytes of the record of an epoch's end."""
-    return _pack(_plain(record) | {"taken": _rows(record.taken)})
+    return seal(_plain(record) | {"taken": _rows(record.taken)})
 
 
 def pack_beat(record: Beat) -> bytes:
     """The bytes of a sign of life."""
-    return _pack(_plain(record))
+    return seal(_plain(record))
 
 
 def read_task(data: bytes | None) -> TaskRecord | None:
@@ -148,13 +148,13 @@ def read_task(data: bytes | None) -> TaskRecord | None:
     Raises:
         StoreDamagedError: A newer version of this package wrote them; so do the others.
     """
-    body = _unpack(data)
+    body = unseal(data)
     return None if body is None else TaskRecord(**body)
 
 
 def read_epoch(data: bytes | None) -> EpochRecord | None:
     """As ``read_task``."""
-    body = _unpack(data)
+    body = unseal(data)
     if body is None:
         return None
     parts = {
@@ -167,13 +167,13 @@ def read_epoch(data: bytes | None) -> EpochRecord | None:
 
 def read_end(data: bytes | None) -> EndRecord | None:
     """As ``read_task``."""
-    body = _unpack(data)
+    body = unseal(data)
     return None if body is None else EndRecord(**body | {"taken": _taken(body["taken"])})
 
 
 def read_beat(data: bytes | None) -> Beat | None:
     """As ``read_task``."""
-    body = _unpack(data)
+    body = unseal(data)
     return None if body is None else Beat(**body)
 
 
@@ -193,12 +193,18 @@ def _text(body: Any) -> str:
     return json.dumps(body, separators=(",", ":"), sort_keys=True, default=dict)
 
 
-def _pack(body: dict[str, Any]) -> bytes:
+def seal(body: dict[str, Any]) -> bytes:
+    """JSON values as the bytes of an object that holds a digest of itself."""
     text = _text(body)
     return f'{{"format":{FORMAT},"digest":"{_digest(text)}","body":{text}}}\n'.encode()
 
 
-def _unpack(data: bytes | None) -> dict[str, Any] | None:
+def unseal(data: bytes | None) -> dict[str, Any] | None:
+    """What ``seal`` was given; ``None`` if the bytes are none of its, or torn.
+
+    Raises:
+        StoreDamagedError: A newer version of this package wrote them.
+    """
     try:
         found = json.loads(data or b"")
         version, digest, body = found["format"], found["digest"], found["body"]

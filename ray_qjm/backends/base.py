@@ -1,0 +1,112 @@
+"""What the engine asks of a service: one small protocol, which an adapter for each kind of client keeps.
+
+An adapter lives in the process of its desk. Its methods may block for as long as a network call takes, and are
+called from several threads, ``submit`` from one at a time. None of them retries: what an error means is for
+``classify`` to say and for the desk to act on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from qiskit import QuantumCircuit
+
+from ray_qjm.options import Limits
+from ray_qjm.planning.errands import Seen
+from ray_qjm.planning.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job, ready to be sent.
+
+    Attributes:
+        circuits: Compiled for the backend.
+        shots: Of each circuit; all equal unless ``Adapter.mixed``.
+        tag: To be found by, should the reply be lost.
+        memory: Whether single shots are wanted.
+        seed: For a simulator behind the service; ``None``: it takes none.
+    """
+
+    circuits: Sequence[QuantumCircuit]
+    shots: Sequence[int]
+    tag: str
+    memory: bool = False
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job gave for one of its circuits.
+
+    Attributes:
+        counts: Hexadecimal outcome to number of shots; bit i is clbit i. ``None``: it has none.
+        memory: Outcomes in shot order, if they were asked for.
+        seed: Seed of the simulator, if the backend tells one.
+        error: Why there are no counts.
+    """
+
+    counts: Mapping[str, int] | None = None
+    memory: Sequence[str] | None = None
+    seed: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the driver and its workers have to know of a backend that lives elsewhere.
+
+    Attributes:
+        name: Its own name.
+        target: Qiskit's ``Target``; ``None``: circuits go as they are.
+        limits: Of one job, as the backend tells them.
+        mixed: Whether a job may hold circuits with different numbers of shots.
+        samples: Whether circuits travel as PUBs: then loose clbits get a register for the way.
+        stages: Transpiler stages of the provider's own, by their names in ``generate_preset_pass_manager``.
+        tagged: Whether jobs can be found by their tag after a lost reply.
+        recalled: Whether a job can be had by its id from another process.
+    """
+
+    name: str
+    target: Any = None
+    limits: Limits = field(default_factory=Limits)
+    mixed: bool = False
+    samples: bool = False
+    stages: Mapping[str, str] = field(default_factory=dict)
+    tagged: bool = False
+    recalled: bool = False
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """See the module's docstring."""
+
+    def facts(self) -> Facts:
+        """What others have to know of the backend."""
+
+    def submit(self, job: Submission) -> str:
+        """Create a job and return its id. Sends one request that creates one, whatever happens to it."""
+
+    def find(self, tag: str) -> list[str] | None:
+        """Ids of all jobs with a tag, the oldest first; ``None``: the service can't be asked."""
+
+    def status(self, job_ids: Sequence[str]) -> Mapping[str, Seen]:
+        """How jobs are, in as few requests as there can be; those that the service doesn't know may be left out."""
+
+    def fetch(self, job_id: str) -> Any:
+        """The result of a job that is done, picklable, for ``decode`` of the adapter's module."""
+
+    def cancel(self, job_id: str) -> None:
+        """Ask the service to cancel a job; whether it has is for ``status`` to say."""
+
+    def cost_s(self, job: Submission) -> float:
+        """Estimated QPU seconds; 0 where nothing is known."""
+
+    def classify(self, error: BaseException) -> Verdict:
+        """What an error of ``submit`` means. Nothing that it doesn't know may be retried for ever."""
+
+
+class JobGoneError(Exception):
+    """A job can't be had any more: the process that submitted it has died, and the client can't look it up."""

@@ -1,0 +1,145 @@
+"""Calls of a provider's client, each in a thread of its own and with a deadline."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from ray_qjm.backends.codes import words
+
+
+class Journal(Protocol):
+    """Where entries are made safe; see ``results.submissions``."""
+
+    def write(self, entries: Sequence[Any]) -> None:
+        """Return when they are; raises what keeps them from being."""
+
+
+class Calls:
+    """Runs calls that may hang, and says so when one does.
+
+    A thread that hangs in a client can't be ended: it is left alone, and whatever it comes back with later is
+    told like any other answer.
+
+    Args:
+        clock: Seconds that go on evenly.
+        tell: Runs a function in the thread of whoever made this.
+    """
+
+    def __init__(self, clock: Callable[[], float], tell: Callable[[Callable[[], None]], None]) -> None:
+        self._clock = clock
+        self._tell = tell
+        self._numbers = itertools.count()
+        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+
+    def start(
+        self,
+        call: Callable[[], Any],
+        *,
+        within_s: float,
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Call something; one of ``done`` and ``failed`` is told what came of it.
+
+        Args:
+            call: Runs in a thread of its own.
+            within_s: After so long ``failed`` is told a ``TimeoutError``; the call may end all the same later.
+            done: Is told what it returned.
+            failed: Is told what it raised.
+        """
+        number = next(self._numbers)
+
+        def late() -> None:
+            failed(TimeoutError(f"no answer after {within_s:g} s"))
+
+        def run() -> None:
+            try:
+                found = call()
+            except BaseException as error:
+                answer = _bound(failed, error)
+            else:
+                answer = _bound(done, found)
+            self._tell(lambda: self._answered(number, answer))
+
+        self._due[number] = (self._clock() + within_s, late)
+        threading.Thread(target=run, name="ray_qjm call", daemon=True).start()
+
+    @property
+    def next_due(self) -> float:
+        """When the next deadline is."""
+        return min((at for at, _ in self._due.values()), default=math.inf)
+
+    def check(self, now: float) -> None:
+        """Tell of calls that are late."""
+        for number in [number for number, (at, _) in self._due.items() if at <= now]:
+            self._due.pop(number)[1]()
+
+    def _answered(self, number: int, answer: Callable[[], None]) -> None:
+        self._due.pop(number, None)
+        answer()
+
+
+def _bound(function: Callable[[Any], None], value: Any) -> Callable[[], None]:
+    return lambda: function(value)
+
+
+class Writer:
+    """Writes entries to journals, all that came while the last batch was being written at once.
+
+    Args:
+        tell: Runs a function in the thread of whoever made this.
+    """
+
+    def __init__(self, tell: Callable[[Callable[[], None]], None]) -> None:
+        self._tell = tell
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[Any, Sequence[Journal], Callable[[str | None], None] | None]] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="ray_qjm journal", daemon=True)
+        self._thread.start()
+
+    def put(
+        self, entry: Any, journals: Sequence[Journal], then: Callable[[str | None], None] | None = None
+    ) -> None:
+        """Write an entry, after all that were put before; ``then`` is told ``None``, or why it can't be written."""
+        with self._changed:
+            self._waiting.append((entry, journals, then))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                batch, self._waiting = self._waiting, []
+            if not batch:
+                return
+            problem = _written(batch)
+            for _, _, then in batch:
+                if then is not None:
+                    self._tell(_bound(then, problem))
+
+
+def _written(batch: Sequence[tuple[Any, Sequence[Journal], Any]]) -> str | None:
+    """Write a batch; return why it couldn't be, if so."""
+    by_journal: dict[int, tuple[Journal, list[Any]]] = {}
+    for entry, journals, _ in batch:
+        for journal in journals:
+            by_journal.setdefault(id(journal), (journal, []))[1].append(entry)
+    for journal, entries in by_journal.values():
+        try:
+            journal.write(entries)  # it has tried more than once
+        except Exception as error:
+            return f"{type(error).__name__}: {words(error)}"
+    return None

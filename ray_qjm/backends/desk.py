@@ -1,0 +1,535 @@
+"""The desk of an account: submits its jobs, one process for all tasks and drivers. Plain Python, no Ray.
+
+``planning.book`` decides; here its errands are run. One thread talks to the book, through one queue of calls;
+provider's clients are called from others, so that one that hangs holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ray_qjm.backends.base import Adapter, Submission
+from ray_qjm.backends.calls import Calls, Journal, Writer
+from ray_qjm.backends.codes import words
+from ray_qjm.options import Quota, RetryPolicy
+from ray_qjm.planning.book import NOBODY, Book
+from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
+from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.tickets import FINAL, Ticket
+from ray_qjm.planning.verdicts import Verdict
+
+#: A driver that asked for nothing in so many seconds is dead: nothing more is submitted for it.
+CLIENT_S = 60.0
+#: The thread looks around so often, whatever happens.
+LOOK_AROUND_S = 5.0
+#: Deadline of a call that asks, where no ticket says another.
+ASK_S = 120.0
+#: The journal's entry of what was spent in all.
+SPENT = "#spent"
+
+_log = logging.getLogger(__name__)
+
+
+class Fence(Protocol):
+    """Whether this process is still the one that may submit."""
+
+    def holds(self) -> bool:
+        """For at least as long as one submission takes."""
+
+
+class NoFence:
+    """For a desk that can't have a twin."""
+
+    def holds(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True)
+class Client:
+    """A task of some driver, as a client of the desk.
+
+    Attributes:
+        name: No other task or session of it has the same.
+        journal: Of its store; ``None``: it has none.
+        may_send: Whether its driver is still the one whose jobs count; asked just before each submission.
+        open_: What its store's journal says of jobs that may be at the service, by tag.
+    """
+
+    name: str
+    journal: Journal | None = None
+    may_send: Callable[[], bool] = field(default=lambda: True)
+    open_: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job that a client wants submitted.
+
+    Attributes:
+        tag: Travels with the job.
+        counter: Which backend.
+        cost: What to reserve.
+        retry: See ``RetryPolicy``.
+        timeout_s: See ``RunOptions.job_timeout_s``.
+        note: Facts that stand in the journal: which circuits, of which task.
+        make: Gives the submission when it is time; ``None``: it was sent before, and won't be again.
+        job_id: Of a job that was sent before, if known.
+    """
+
+    tag: str
+    counter: str
+    cost: Cost
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout_s: float | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
+    make: Callable[[], Submission] | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a job, for its client.
+
+    Attributes:
+        tag: Which.
+        state: See ``planning.tickets``.
+        job_id: As the service calls it.
+        attempts: How often it was sent.
+        verdict: Why it ended, if not well.
+        times: ``submitted``, ``started``, ``ended``: seconds since the epoch, as far as known.
+        facts: What else the service says: ``position``, ``eta_s``, ``usage_s``.
+    """
+
+    tag: str
+    state: str
+    job_id: str | None
+    attempts: int
+    verdict: Verdict | None
+    times: Mapping[str, float]
+    facts: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Known:
+    client: Client
+    seen: float
+    number: int = 0
+    events: list[tuple[int, Told]] = field(default_factory=list)
+
+
+class Desk:
+    """See the module's docstring.
+
+    Args:
+        quota: Of the account.
+        journal: The desk's own, which outlives its process.
+        fence: Whether this process may submit.
+        before: What the journal knows: its entries by tag.
+        clock: Seconds that go on evenly.
+    """
+
+    def __init__(
+        self,
+        quota: Quota,
+        journal: Journal,
+        fence: Fence | None = None,
+        before: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        #: Another after each start: numbers of events begin anew then.
+        self.incarnation = secrets.token_hex(8)
+        self.counts = {"sent": 0, "polls": 0, "looks": 0}
+        self._clock = clock
+        self._journal = journal
+        self._fence = NoFence() if fence is None else fence
+        self._adapters: dict[str, Adapter] = {}
+        self._book = Book(quota, {}, jitter=random.random)
+        self._requests: dict[str, Request] = {}
+        self._times: dict[str, dict[str, float]] = {}
+        self._clients: dict[str, _Known] = {}
+        self._orphans = dict(before or {})
+        self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
+        #: Jobs whose cost is among what was spent already.
+        self._settled = {tag for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
+        if self._orphans:
+            self._book.meter.spend_all(clock())
+        self._changed = threading.Condition()
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._calls = Calls(clock, self._queue.put)
+        self._writer = Writer(self._queue.put)
+        self._thread = threading.Thread(target=self._run, name="ray_qjm desk", daemon=True)
+        self._thread.start()
+
+    # For clients; from any thread.
+
+    @property
+    def quota(self) -> Quota:
+        """Of the account."""
+        return self._book.meter.quota
+
+    def open(self, counter: str, make: Callable[[], Adapter], polls: tuple[float, float]) -> Adapter:
+        """Make sure that a backend is here.
+
+        Args:
+            counter: What the desk calls it.
+            make: Connects to it.
+            polls: The least and the most seconds between two polls.
+
+        Raises:
+            Exception: Whatever connecting raises.
+        """
+        if counter not in self._adapters:
+            self._adapters[counter] = make()
+            self._queue.put(lambda: self._opened(counter, polls))
+        return self._adapters[counter]
+
+    def hello(self, client: Client) -> None:
+        """A client is there, perhaps again."""
+        with self._changed:
+            known = self._clients.get(client.name)
+            if known is None:
+                self._clients[client.name] = _Known(client, self._clock())
+            else:
+                known.seen = self._clock()
+        # What its store knows and the desk's own journal doesn't: that lay on a node which is gone.
+        self._queue.put(lambda: self._take_orphans(client.open_))
+
+    def enqueue(self, client: str, requests: Sequence[Request]) -> None:
+        """Jobs to be submitted; those that are known are told of again."""
+        self._queue.put(lambda: self._enqueue(client, requests))
+
+    def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
+        """Jobs that aren't wanted any more."""
+        self._queue.put(lambda: self._cancel(tags, verdict))
+
+    def forget(self, tags: Sequence[str]) -> None:
+        """Jobs of which the client has all that it wanted: rows are stored, or reasons."""
+        self._queue.put(lambda: self._forget(tags))
+
+    def events(self, client: str, after: int, timeout: float) -> tuple[int, list[Told]] | None:
+        """What became of a client's jobs since event number ``after``; waits for something to tell.
+
+        Returns:
+            The number to ask after next time, and what there is; ``None``: no such client has said hello.
+        """
+        with self._changed:
+            known = self._clients.get(client)
+            if known is None:
+                return None
+            known.seen = self._clock()
+            known.events = [item for item in known.events if item[0] > after]
+            if not known.events:
+                self._changed.wait_for(lambda: known.events, timeout)
+            known.seen = self._clock()
+            return known.number, [told for _, told in known.events]
+
+    def fetch(self, tag: str) -> Any:
+        """The result of a job that is done; asks the service each time.
+
+        Raises:
+            KeyError: No such job is known.
+            Exception: Whatever the provider's client raises.
+        """
+        ticket = self._book.tickets[tag]
+        return self._adapters[ticket.counter].fetch(ticket.job_id or "")
+
+    def bye(self, client: str) -> None:
+        """A client has nothing more to ask."""
+        with self._changed:
+            self._clients.pop(client, None)
+
+    def idle(self) -> bool:
+        """Whether there is nobody to work for and nothing under way."""
+        return not self._clients and not self._book.tickets
+
+    def state(self) -> dict[str, Any]:
+        """How many jobs are in which state, and what was spent: for people."""
+        states: dict[str, int] = {}
+        for ticket in list(self._book.tickets.values()):
+            states[ticket.state] = states.get(ticket.state, 0) + 1
+        used = self._book.purse.used
+        return {
+            "jobs": states,
+            "pending": self._book.meter.pending,
+            "max_pending": self.quota.max_pending,
+            "spent": {"jobs": used.jobs, "executions": used.executions, "qpu_seconds": used.qpu_seconds},
+            **self.counts,
+        }
+
+    def close(self) -> None:
+        """End the threads; jobs at the service stay there."""
+        self._queue.put(None)
+        self._thread.join(30)
+        self._writer.close()
+
+    # The thread.
+
+    def _run(self) -> None:
+        around_at = self._clock() + LOOK_AROUND_S
+        while True:
+            wake = min(self._book.wake_at(self._clock()), around_at, self._calls.next_due)
+            try:
+                call = self._queue.get(timeout=max(0.0, wake - self._clock()))
+            except queue.Empty:
+                call = _nothing
+            if call is None:
+                return
+            try:
+                call()
+                now = self._clock()
+                if now >= around_at:
+                    around_at = now + LOOK_AROUND_S
+                    self._look_around(now)
+                self._calls.check(now)
+                self._book.step(now, may_send=self._fence.holds())
+                for errand in self._book.actions():
+                    self._perform(errand)
+            except Exception:  # a desk that stops would leave paid jobs alone
+                _log.exception("ray_qjm desk")
+
+    def _opened(self, counter: str, polls: tuple[float, float]) -> None:
+        self._book.add_counter(counter, polls)
+        mine = {tag: entry for tag, entry in self._orphans.items() if entry.get("counter") == counter}
+        for tag in mine:
+            del self._orphans[tag]
+        self._take_orphans(mine)
+
+    def _take_orphans(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
+        """Jobs that an earlier process of this desk has sent, or was about to send."""
+        for tag, entry in entries.items():
+            if entry.get("state") in FINAL or tag in self._book.tickets:
+                continue
+            if entry["counter"] not in self._adapters:
+                self._orphans[tag] = entry
+                continue
+            cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
+            ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
+            self._book.restore(ticket, self._clock())
+
+    def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
+        for request in requests:
+            self._requests[request.tag] = request
+            known = self._book.tickets.get(request.tag)
+            if known is not None:
+                known.client = client
+            cost = Cost() if request.tag in self._settled else request.cost
+            ticket = Ticket(
+                request.tag,
+                request.counter,
+                client,
+                cost,
+                request.retry,
+                request.timeout_s,
+                job_id=request.job_id,
+            )
+            if request.make is None and known is None:
+                self._book.restore(ticket, self._clock())
+                self._note(ticket, self._entry(ticket))
+            else:
+                self._book.enqueue(ticket)
+
+    def _cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
+        for tag in tags:
+            self._book.cancel(tag, verdict, self._clock())
+
+    def _forget(self, tags: Sequence[str]) -> None:
+        for tag in tags:
+            self._book.forget(tag)
+            if tag not in self._book.tickets:
+                self._drop(tag)
+
+    def _drop(self, tag: str) -> None:
+        self._requests.pop(tag, None)
+        self._times.pop(tag, None)
+        self._settled.discard(tag)
+        self._writer.put({"tag": tag, "gone": True}, [self._journal])
+
+    def _look_around(self, now: float) -> None:
+        """Drivers that have died: what they had not submitted won't be; nobody could read what has no store."""
+        with self._changed:
+            dead = [known.client for known in self._clients.values() if now - known.seen > CLIENT_S]
+            for client in dead:
+                del self._clients[client.name]
+        verdict = Verdict("cancelled", "DriverGone", "the driver of its task is gone")
+        for ticket in list(self._book.tickets.values()):
+            for client in dead:
+                if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
+                    self._book.cancel(ticket.tag, verdict, now)
+            if ticket.state in FINAL and ticket.client not in self._clients:
+                self._forget([ticket.tag])
+
+    # Errands.
+
+    def _perform(self, errand: Errand) -> None:
+        match errand:
+            case Intend():
+                self._intend(errand.tag)
+            case Send():
+                self._send(errand.tag)
+            case Look():
+                self._look(errand.tag)
+            case Poll():
+                self._poll(errand.counter, errand.tags)
+            case Revoke():
+                self._revoke(errand.tag, errand.job_id)
+            case Changed():
+                self._tell(self._book.tickets[errand.tag])
+
+    def _intend(self, tag: str) -> None:
+        ticket, request = self._book.tickets[tag], self._requests.get(tag)
+        if request is None or request.make is None:
+            verdict = Verdict("again", "JobAbsentError", "it never reached the service")
+            self._queue.put(lambda: self._book.held(tag, self._clock(), verdict))
+            return
+        entry = self._entry(ticket) | {"intended": time.time()}
+        self._note(ticket, entry, lambda problem: self._intended(tag, problem))
+
+    def _intended(self, tag: str, problem: str | None) -> None:
+        if problem is None:
+            self._book.intended(tag, self._clock())
+        else:
+            reason = f"its intent can't be written down ({problem})"
+            self._book.held(tag, self._clock(), Verdict("give up", "StoreUnavailableError", reason))
+
+    def _send(self, tag: str) -> None:
+        ticket = self._book.tickets[tag]
+        adapter, make = self._adapters[ticket.counter], self._requests[tag].make
+        assert make is not None  # ``_intend`` has looked
+
+        def call() -> str | Verdict | None:
+            try:
+                job = make()
+            except Exception as error:
+                return Verdict("again", type(error).__name__, words(error))
+            known = self._clients.get(ticket.client)
+            if known is None or not known.client.may_send():
+                return Verdict(
+                    "cancelled", "DriverGone", "its task goes on in another process, or its driver died"
+                )
+            # As late as can be: what remains is how long the request itself is under way.
+            if not self._fence.holds():
+                return None
+            self.counts["sent"] += 1
+            return adapter.submit(job)
+
+        def done(answer: str | Verdict | None) -> None:
+            if isinstance(answer, str):
+                self._times.setdefault(tag, {})["submitted"] = time.time()
+                self._book.accepted(tag, answer, self._clock())
+            elif tag in self._book.tickets and ticket.state == "intended":
+                self._book.held(tag, self._clock(), answer)
+
+        def failed(error: BaseException) -> None:
+            if tag in self._book.tickets:
+                self._book.rejected(tag, adapter.classify(error), self._clock())
+
+        self._calls.start(call, within_s=ticket.retry.call_s, done=done, failed=failed)
+
+    def _look(self, tag: str) -> None:
+        ticket = self._book.tickets[tag]
+        adapter = self._adapters[ticket.counter]
+        self.counts["looks"] += 1
+        self._calls.start(
+            lambda: adapter.find(tag.partition("~")[0]),
+            within_s=ticket.retry.call_s,
+            done=lambda found: self._book.found(tag, found, self._clock()),
+            failed=lambda error: self._book.look_failed(tag, self._clock()),
+        )
+
+    def _poll(self, counter: str, tags: Sequence[str]) -> None:
+        jobs = {tag: self._book.tickets[tag].job_id or "" for tag in tags}
+        adapter = self._adapters[counter]
+        self.counts["polls"] += 1
+
+        def call() -> dict[str, Seen]:
+            said = adapter.status(list(jobs.values()))
+            return {tag: said.get(job_id, Seen(None)) for tag, job_id in jobs.items()}
+
+        self._calls.start(
+            call,
+            within_s=ASK_S,
+            done=lambda seen: self._book.polled(counter, seen, self._clock()),
+            failed=lambda error: self._book.polled(counter, None, self._clock()),
+        )
+
+    def _revoke(self, tag: str, job_id: str) -> None:
+        adapter = self._adapters[self._book.tickets[tag].counter]
+        self._calls.start(
+            lambda: adapter.cancel(job_id),
+            within_s=ASK_S,
+            done=lambda _: self._book.revoked(tag, True, self._clock()),
+            # It may just have ended: the next poll tells.
+            failed=lambda error: self._book.revoked(tag, False, self._clock()),
+        )
+
+    # What is told and written.
+
+    def _tell(self, ticket: Ticket) -> None:
+        times = self._times.setdefault(ticket.tag, {})
+        times |= {name: float(ticket.facts[name]) for name in ("started", "ended") if ticket.facts.get(name)}
+        if ticket.state in FINAL:
+            times.setdefault("ended", time.time())
+        if ticket.state != "queued" or ticket.attempts:
+            self._note(ticket, self._entry(ticket))
+        if ticket.state in FINAL:
+            spent = self._book.purse.spent
+            entry = {"tag": SPENT, "cost": [spent.jobs, spent.executions, spent.qpu_seconds]}
+            self._writer.put(entry, [self._journal])
+            self._settled.add(ticket.tag)
+        if ticket.client == NOBODY and ticket.state in FINAL:
+            self._forget([ticket.tag])
+        told = Told(
+            ticket.tag,
+            ticket.state,
+            ticket.job_id,
+            ticket.attempts,
+            ticket.verdict,
+            dict(times),
+            {key: value for key, value in ticket.facts.items() if key not in ("started", "ended")},
+        )
+        with self._changed:
+            known = self._clients.get(ticket.client)
+            if known is not None:
+                known.number += 1
+                known.events.append((known.number, told))
+                self._changed.notify_all()
+
+    def _entry(self, ticket: Ticket) -> dict[str, Any]:
+        """What the journals say of a job: enough to go on with it."""
+        request = self._requests.get(ticket.tag)
+        return {
+            **({} if request is None else request.note),
+            "tag": ticket.tag,
+            "counter": ticket.counter,
+            "client": ticket.client,
+            "cost": [ticket.cost.jobs, ticket.cost.executions, ticket.cost.qpu_seconds],
+            "retry": vars(ticket.retry),
+            "state": ticket.state,
+            "job_id": ticket.job_id,
+            "usage_s": ticket.facts.get("usage_s"),
+            "reason": None if ticket.verdict is None else str(ticket.verdict),
+            **self._times.get(ticket.tag, {}),
+        }
+
+    def _note(
+        self, ticket: Ticket, entry: Mapping[str, Any], then: Callable[[str | None], None] | None = None
+    ) -> None:
+        journals = [self._journal]
+        known = self._clients.get(ticket.client)
+        if known is not None and known.client.journal is not None:
+            journals.append(known.client.journal)
+        self._writer.put(entry, journals, then)
+
+
+def _nothing() -> None:
+    """The time has come."""

@@ -1,0 +1,467 @@
+"""The desk of a service: which job goes when, and what is asked about it. No clock, no I/O: ``now`` comes in.
+
+Events are methods; what has to be done about them is gathered and taken with ``actions``. All jobs of one account
+are in one book, whichever of its backends, tasks and drivers they are of, so that one ``Meter`` sees them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ray_qjm.options import Quota
+from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
+from ray_qjm.planning.polling import Counter
+from ray_qjm.planning.quota import Cost, Meter, Purse
+from ray_qjm.planning.tickets import AT_SERVICE, FINAL, Ticket
+from ray_qjm.planning.verdicts import TRANSIENT, Verdict
+
+#: Seconds between two look-ups of a tag: doubled from the first on.
+LOOK_S = (1.0, 15.0)
+#: Whose jobs nobody waits for: twins.
+NOBODY = ""
+#: How often an answer that doesn't know a job is believed only after so many times.
+MISSES = 5
+
+
+class Book:
+    """See the module's docstring.
+
+    Args:
+        quota: Of the account.
+        polls: For each backend of the account the least and the most seconds between two polls.
+        jitter: Gives a random number in [0, 1) a call: clients that were refused together don't come back
+            together.
+    """
+
+    def __init__(
+        self, quota: Quota, polls: Mapping[str, tuple[float, float]], *, jitter: Callable[[], float]
+    ) -> None:
+        self.meter = Meter(quota)
+        self.purse = Purse(quota.budget)
+        self.tickets: dict[str, Ticket] = {}
+        self._counters = {name: Counter(*pair) for name, pair in polls.items()}
+        self._jitter = jitter
+        self._queues: dict[str, deque[str]] = {}
+        self._paused_until = -math.inf
+        self._waits = 0
+        self._actions: list[Errand] = []
+        self._misses: dict[str, int] = {}
+
+    def add_counter(self, name: str, polls: tuple[float, float]) -> None:
+        """One more backend of the account."""
+        self._counters.setdefault(name, Counter(*polls))
+
+    def actions(self) -> list[Errand]:
+        """What has to be done now; each is given once."""
+        found, self._actions = self._actions, []
+        return found
+
+    # From clients.
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """A job that may be submitted, once there is a permit; one that is known is told of again."""
+        if ticket.tag in self.tickets:
+            self._actions.append(Changed(ticket.tag))
+            return
+        self.tickets[ticket.tag] = ticket
+        self._queues.setdefault(ticket.client, deque()).append(ticket.tag)
+
+    def restore(self, ticket: Ticket, now: float) -> None:
+        """A job of an earlier life: it may be at the service, and keeps its slot until one knows.
+
+        With a job id it is polled, without one it is looked for.
+        """
+        if ticket.tag in self.tickets:
+            return
+        self.tickets[ticket.tag] = ticket
+        self.meter.hold(ticket.tag)
+        self.purse.reserve(ticket.tag, ticket.cost)
+        ticket.first_at = ticket.sent_at = now
+        if ticket.job_id is None:
+            ticket.state, ticket.look_at = "unknown", now
+        else:
+            ticket.state, ticket.accepted_at = "submitted", now
+            self._counters[ticket.counter].tags[ticket.tag] = None
+        self._actions.append(Changed(ticket.tag))
+
+    def cancel(self, tag: str, verdict: Verdict, now: float) -> None:
+        """Somebody doesn't want a job any more."""
+        ticket = self.tickets.get(tag)
+        if ticket is None or ticket.state in FINAL or ticket.unwanted is not None:
+            return
+        ticket.unwanted = verdict
+        if ticket.state == "queued":
+            self._queues[ticket.client].remove(tag)
+            self._end(ticket, "cancel", verdict, Cost())
+        elif ticket.state in ("submitted", "running"):
+            self._revoke(ticket, now)
+
+    def forget(self, tag: str) -> None:
+        """The client has what it wanted of a job that is over."""
+        ticket = self.tickets.get(tag)
+        if ticket is not None and ticket.state in FINAL:
+            del self.tickets[tag]
+
+    # Time.
+
+    def step(self, now: float, *, may_send: bool) -> None:
+        """Do what is due.
+
+        Args:
+            now: Seconds of any clock that goes on evenly.
+            may_send: Whether this process may submit: another one may be about to take its place.
+        """
+        for ticket in list(self.tickets.values()):
+            if ticket.look_at <= now and ticket.state in AT_SERVICE:
+                ticket.look_at = math.inf  # until the answer is there
+                self._actions.append(Look(ticket.tag))
+            elif ticket.timeout_s is not None and ticket.unwanted is None:
+                self._check_time(ticket, now)
+            elif ticket.state == "cancelling" and ticket.not_before <= now:
+                self._revoke_again(ticket, now)
+        for name, counter in self._counters.items():
+            if self._poll_at(counter) <= now:
+                counter.polling = True
+                self._actions.append(Poll(name, tuple(counter.tags)))
+        while may_send and (tag := self._next(now)) is not None:
+            self._permit(self.tickets[tag], now)
+
+    def wake_at(self, now: float) -> float:
+        """When ``step`` has something to do next, should nothing happen before; ``inf``: nothing."""
+        times = [self._poll_at(counter) for counter in self._counters.values()]
+        for ticket in self.tickets.values():
+            if ticket.state in AT_SERVICE:
+                times.append(ticket.look_at)
+            if ticket.state == "cancelling":
+                times.append(ticket.not_before)
+            elif ticket.state == "queued":
+                ready = max(ticket.not_before, self._paused(ticket), self.meter.free_at(now))
+                # What has been ready all along waits for something else than time: a fence, a slot.
+                times.append(ready if ready > now else math.inf)
+            if ticket.timeout_s is not None and ticket.accepted_at is not None and ticket.unwanted is None:
+                times.append(ticket.accepted_at + ticket.timeout_s)
+        return min(times, default=math.inf)
+
+    # Answers.
+
+    def intended(self, tag: str, now: float) -> None:
+        """The intent is safe."""
+        ticket = self.tickets[tag]
+        if ticket.unwanted is not None:
+            self.meter.sent(tag, now)
+            self._end(ticket, "cancel", ticket.unwanted, Cost())
+            return
+        ticket.attempts += 1
+        ticket.first_at = now if ticket.first_at is None else ticket.first_at
+        self._actions.append(Send(tag))
+
+    def held(self, tag: str, now: float, verdict: Verdict | None = None) -> None:
+        """A job was not sent after all, or its intent couldn't be written; with a verdict it never will be."""
+        ticket = self.tickets[tag]
+        self.meter.sent(tag, now)
+        if ticket.unwanted is not None or verdict is not None:
+            self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, Cost())
+        else:
+            self._requeue(ticket, now + self._delay(ticket))
+
+    def accepted(self, tag: str, job_id: str, now: float) -> None:
+        """The service has taken a job; the reply may come late, when something else was done about it."""
+        ticket = self.tickets.get(tag)
+        if ticket is None or ticket.job_id == job_id:
+            return
+        if ticket.state not in ("queued", "intended", "unknown"):
+            self._add_twin(ticket, job_id, now)
+            return
+        if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
+            self._queues[ticket.client].remove(tag)
+            self.meter.hold(tag)
+            self.purse.reserve(tag, ticket.cost)
+        self.meter.sent(tag, now)
+        ticket.sent_at = ticket.accepted_at = now
+        ticket.job_id = job_id
+        ticket.move("accept")
+        # One that was lost before may have landed twice: it is looked for once more when that would show.
+        ticket.look_at = now + ticket.retry.lost_grace_s if ticket.looks else math.inf
+        self._counters[ticket.counter].tags[tag] = None
+        self._waits = 0
+        self._actions.append(Changed(tag))
+        if ticket.unwanted is not None:
+            self._revoke(ticket, now)
+
+    def rejected(self, tag: str, verdict: Verdict, now: float) -> None:
+        """A submission ended with an error."""
+        ticket = self.tickets[tag]
+        if ticket.state == "unknown" and verdict.what == "unknown":
+            return
+        if ticket.state not in ("intended", "unknown"):
+            return  # it was found since
+        self.meter.sent(tag, now)
+        ticket.sent_at = now
+        ticket.verdict = verdict
+        if verdict.what == "unknown":
+            ticket.move("lose")
+            ticket.looks, ticket.look_at = 0, now
+            self._actions.append(Changed(tag))
+            return
+        self._again_or_refuse(ticket, verdict, now)
+
+    def found(self, tag: str, job_ids: Sequence[str] | None, now: float) -> None:
+        """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked."""
+        ticket = self.tickets.get(tag)
+        if ticket is None:
+            return
+        for job_id in job_ids or ():
+            self.accepted(tag, job_id, now)
+        if ticket.state != "unknown":
+            return
+        over = now - (ticket.sent_at or now) >= ticket.retry.lost_grace_s
+        if not over:
+            ticket.looks += 1
+            wait = min(LOOK_S[1], LOOK_S[0] * 2 ** (ticket.looks - 1))
+            # Once more at the very end of the grace: what is absent then is proven absent.
+            until_over = (ticket.sent_at or now) + ticket.retry.lost_grace_s - now
+            ticket.look_at = now + min(wait, max(until_over, 0.0))
+        elif job_ids is None and ticket.retry.lost == "fail":
+            self._end(ticket, "give up", _lost(ticket))
+        else:
+            # Absent; or nobody can tell, and the user wants it run again all the same: then it may have cost.
+            cost = Cost() if job_ids is not None else None
+            if ticket.unwanted is not None:
+                self._end(ticket, "cancel", ticket.unwanted, cost)
+            else:
+                verdict = ticket.verdict or _lost(ticket)
+                self._again_or_refuse(ticket, Verdict("again", verdict.error_type, verdict.reason), now, cost)
+
+    def look_failed(self, tag: str, now: float) -> None:
+        """The service didn't answer when asked for a tag: it is asked again."""
+        ticket = self.tickets.get(tag)
+        if ticket is not None and ticket.state not in FINAL:
+            ticket.looks += 1
+            ticket.look_at = now + min(LOOK_S[1], LOOK_S[0] * 2 ** min(ticket.looks, 8))
+
+    def polled(self, counter_name: str, seen: Mapping[str, Seen] | None, now: float) -> None:
+        """What a backend says of its jobs, by tag; ``None``: it didn't answer."""
+        counter = self._counters[counter_name]
+        counter.answered(now, well=seen is not None)
+        for tag, said in (seen or {}).items():
+            ticket = self.tickets.get(tag)
+            if ticket is not None and tag in counter.tags:
+                self._take_in(ticket, said, now)
+
+    def usage(self, tag: str, usage_s: float) -> None:
+        """What a job was billed, told after its end."""
+        ticket = self.tickets.get(tag)
+        if ticket is not None:
+            ticket.facts["usage_s"] = usage_s
+
+    def revoked(self, tag: str, ok: bool, now: float) -> None:
+        """The service was asked to cancel; whether it has is for the next poll to say."""
+        ticket = self.tickets.get(tag)
+        if ticket is not None and ticket.state == "cancelling":
+            ticket.not_before = math.inf if ok else now + self._delay(ticket)
+            self._counters[ticket.counter].polled_at = -math.inf
+
+    # Within.
+
+    def _next(self, now: float) -> str | None:
+        """The job that gets the next permit, if there is one: clients take turns."""
+        if self.meter.free_at(now) > now or self._paused_until > now:
+            return None
+        for client, queue in list(self._queues.items()):
+            for tag in queue:
+                ticket = self.tickets[tag]
+                if ticket.not_before <= now and self._counters[ticket.counter].paused_until <= now:
+                    queue.remove(tag)
+                    # To the end of the line: others come first next time.
+                    del self._queues[client]
+                    if queue:
+                        self._queues[client] = queue
+                    return tag
+        return None
+
+    def _permit(self, ticket: Ticket, now: float) -> None:
+        why_not = self.purse.why_not(ticket.cost)
+        if why_not is not None:
+            self._end(ticket, "refuse", Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+            return
+        self.meter.take(ticket.tag)
+        self.purse.reserve(ticket.tag, ticket.cost)
+        ticket.move("permit")
+        self._actions.append(Intend(ticket.tag))
+
+    def _paused(self, ticket: Ticket) -> float:
+        return max(self._paused_until, self._counters[ticket.counter].paused_until)
+
+    def _again_or_refuse(
+        self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None = None
+    ) -> None:
+        """The service has no such job: another try, or none any more."""
+        cost = cost or Cost()
+        if verdict.what not in TRANSIENT or ticket.unwanted is not None:
+            self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, cost)
+            return
+        tired = verdict.what == "again" and ticket.attempts >= ticket.retry.attempts
+        if tired or now - (ticket.first_at or now) >= ticket.retry.give_up_s:
+            tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
+            self._end(ticket, "refuse", Verdict("elsewhere", verdict.error_type, tried), cost)
+            return
+        delay = verdict.retry_after_s
+        if verdict.what == "wait":
+            # Full or throttled: whoever else asks now would hear the same.
+            ticket.attempts -= 1
+            self._waits += 1
+            delay = self._delay(ticket, self._waits) if delay is None else delay
+            self._paused_until = max(self._paused_until, now + delay)
+        else:
+            delay = self._delay(ticket) if delay is None else delay
+            counter = self._counters[ticket.counter]
+            counter.paused_until = max(counter.paused_until, now + delay)
+        self.purse.settle(ticket.tag, cost)
+        self._requeue(ticket, now + delay)
+
+    def _requeue(self, ticket: Ticket, at: float) -> None:
+        self._leave(ticket)
+        self.purse.settle(ticket.tag, Cost())
+        ticket.move("requeue")
+        ticket.not_before = at
+        ticket.job_id = ticket.accepted_at = None
+        self._queues.setdefault(ticket.client, deque()).appendleft(ticket.tag)
+        self._actions.append(Changed(ticket.tag))
+
+    def _delay(self, ticket: Ticket, tries: int | None = None) -> float:
+        """Seconds before the next attempt: doubled each time, half of it by chance."""
+        tries = ticket.attempts if tries is None else tries
+        wait = ticket.retry.wait_s * 2 ** min(max(tries - 1, 0), 32)
+        return float(min(ticket.retry.max_wait_s, wait) * (0.5 + 0.5 * self._jitter()))
+
+    def _take_in(self, ticket: Ticket, said: Seen, now: float) -> None:
+        if said.state is None:
+            misses = self._misses[ticket.tag] = self._misses.get(ticket.tag, 0) + 1
+            if misses >= MISSES and now - (ticket.accepted_at or now) >= ticket.retry.lost_grace_s:
+                self._end(ticket, "give up", _gone(ticket))
+            return
+        self._misses.pop(ticket.tag, None)
+        before = dict(ticket.facts)
+        ticket.facts.update({key: value for key, value in said.facts.items() if value is not None})
+        if said.usage_s is not None:
+            ticket.facts["usage_s"] = said.usage_s
+        if said.state == "done":
+            self._over(ticket, "finish", None, now)
+        elif said.state == "failed":
+            verdict = said.verdict or Verdict("split job", "JobFailedError", "it failed, without a reason")
+            if verdict.what in TRANSIENT and ticket.unwanted is None:
+                self._try_again(ticket, verdict, now)
+            else:
+                self._over(ticket, "fail", ticket.unwanted or verdict, now)
+        elif said.state == "cancelled":
+            if ticket.state == "cancelling":
+                self._over(ticket, "end", ticket.unwanted, now)
+            else:
+                verdict = said.verdict or Verdict("again", "JobCancelledError", "the service cancelled it")
+                self._try_again(ticket, verdict, now)
+        elif said.state == "running" and ticket.state == "submitted":
+            ticket.move("run")
+            self._actions.append(Changed(ticket.tag))
+        elif ticket.facts != before:
+            self._actions.append(Changed(ticket.tag))
+
+    def _try_again(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+        """A job is over without a result; its usage was spent."""
+        self._counters[ticket.counter].ended(now)
+        if verdict.what not in TRANSIENT:
+            self._end(ticket, "fail", verdict, self._billed(ticket))
+            return
+        late = now - (ticket.first_at or now) >= ticket.retry.give_up_s
+        if late or ticket.attempts >= ticket.retry.attempts:
+            tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
+            self._end(ticket, "fail", Verdict("elsewhere", verdict.error_type, tried), self._billed(ticket))
+            return
+        ticket.verdict = verdict
+        self.purse.settle(ticket.tag, self._billed(ticket))
+        delay = self._delay(ticket) if verdict.retry_after_s is None else verdict.retry_after_s
+        self._requeue(ticket, now + delay)
+
+    def _over(self, ticket: Ticket, what: str, verdict: Verdict | None, now: float) -> None:
+        self._counters[ticket.counter].ended(now)
+        self._end(ticket, what, verdict, self._billed(ticket))
+
+    def _billed(self, ticket: Ticket) -> Cost:
+        usage = ticket.facts.get("usage_s")
+        cost = ticket.cost
+        return cost if usage is None else Cost(cost.jobs, cost.executions, usage)
+
+    def _end(self, ticket: Ticket, what: str, verdict: Verdict | None, cost: Cost | None = None) -> None:
+        self._leave(ticket)
+        self.purse.settle(ticket.tag, cost)
+        ticket.move(what)
+        ticket.verdict = verdict
+        self._misses.pop(ticket.tag, None)
+        if ticket.look_at < math.inf and ticket.job_id is not None:
+            self._actions.append(Look(ticket.tag))
+        ticket.look_at = math.inf
+        self._actions.append(Changed(ticket.tag))
+
+    def _add_twin(self, ticket: Ticket, job_id: str, now: float) -> None:
+        """One submission made two jobs: the second is cancelled, and takes a slot and costs until it is."""
+        tag = f"{ticket.tag}~{job_id}"
+        if tag in self.tickets:
+            return
+        reason = f"the service has job {job_id} beside {ticket.job_id} for one submission"
+        twin = Ticket(tag, ticket.counter, NOBODY, ticket.cost, ticket.retry, job_id=job_id)
+        twin.state, twin.first_at, twin.accepted_at = "submitted", now, now
+        twin.look_at = math.inf
+        twin.unwanted = Verdict("cancelled", "TwinJob", reason)
+        self.tickets[tag] = twin
+        self.meter.hold(tag)
+        self.purse.reserve(tag, twin.cost)
+        self._counters[twin.counter].tags[tag] = None
+        self._revoke(twin, now)
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.job_id is not None:
+            self._paused_until = -math.inf if self._waits else self._paused_until  # a place came free there
+        self.meter.release(ticket.tag)
+        self._counters[ticket.counter].tags.pop(ticket.tag, None)
+
+    def _revoke(self, ticket: Ticket, now: float) -> None:
+        ticket.move("cancel")
+        self._actions.append(Changed(ticket.tag))
+        self._revoke_again(ticket, now)
+
+    def _revoke_again(self, ticket: Ticket, now: float) -> None:
+        assert ticket.job_id is not None
+        ticket.not_before = math.inf  # until the answer is there
+        self._actions.append(Revoke(ticket.tag, ticket.job_id))
+
+    def _check_time(self, ticket: Ticket, now: float) -> None:
+        if ticket.state not in ("submitted", "running") or ticket.accepted_at is None:
+            return
+        if now - ticket.accepted_at >= (ticket.timeout_s or math.inf):
+            reason = f"job {ticket.job_id} was not done after {ticket.timeout_s:g} s (job_timeout_s)"
+            self.cancel(ticket.tag, Verdict("elsewhere", "JobTimeoutError", reason), now)
+
+    def _poll_at(self, counter: Counter) -> float:
+        if counter.polling or not counter.tags:
+            return math.inf
+        oldest = self.tickets[next(iter(counter.tags))]
+        return counter.poll_at(oldest.accepted_at or counter.polled_at)
+
+    def at_service(self) -> Iterable[Ticket]:
+        """Jobs that may be at the service."""
+        return [ticket for ticket in self.tickets.values() if ticket.state in AT_SERVICE]
+
+
+def _lost(ticket: Ticket) -> Verdict:
+    said = "" if ticket.verdict is None else f" ({ticket.verdict.reason.rstrip('.')})"
+    return Verdict(
+        "give up",
+        "JobLostError",
+        f"no reply came to its submission{said}, and the service can't be asked for it: it may have run, and may be "
+        "billed. RetryPolicy(lost='resubmit') runs such circuits again.",
+    )
+
+
+def _gone(ticket: Ticket) -> Verdict:
+    return Verdict("give up", "JobLostError", f"the service doesn't know job {ticket.job_id} any more")

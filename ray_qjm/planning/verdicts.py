@@ -1,0 +1,42 @@
+"""What an error of a service means for what is done next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: ``wait``: the service is full or throttles, nothing was submitted; the same again later.
+#: ``again``: it broke for a reason that may pass, nothing was submitted (or the job is over without result).
+#: ``split job``: too large, or one of its circuits is broken: in halves.
+#: ``split shots``: too many shots: in slices of half of them.
+#: ``elsewhere``: this backend won't take it; another one may.
+#: ``no credit``: nothing more can be paid here.
+#: ``give up``: no other try will do.
+#: ``unknown``: no reply: the job may have been accepted or not.
+What = Literal[
+    "wait", "again", "split job", "split shots", "elsewhere", "no credit", "give up", "cancelled", "unknown"
+]
+
+#: What the same backend is asked again about, with the same job; the rest is for the task to decide.
+TRANSIENT: frozenset[What] = frozenset({"wait", "again"})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do about an error.
+
+    Attributes:
+        what: See ``What``.
+        error_type: Name of the error's type, for the rows of its circuits.
+        reason: In the provider's words.
+        retry_after_s: How long the service asks to wait; ``None`` if it doesn't.
+    """
+
+    what: What
+    error_type: str
+    reason: str
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.error_type}: {self.reason}"
