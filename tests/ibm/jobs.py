@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tests.ibm import running
 from tests.ibm.journal import Journal
+from tests.ibm.running import Submission
 from tests.ibm.script import Ending, Picker, Script
-
-if TYPE_CHECKING:
-    from tests.ibm.running import Submission
 
 NEXT_STATES = {"Queued": {"Running", "Cancelled"}, "Running": {"Completed", "Failed", "Cancelled"}}
 PENDING = tuple(NEXT_STATES)
@@ -227,23 +226,21 @@ class JobBook:
             while not self._closed:
                 wait = 0.5
                 if not self.script.hold_queue:
-                    running = Counter(job.backend for job in self.jobs.values() if job.state == "Running")
+                    busy = Counter(job.backend for job in self.jobs.values() if job.state == "Running")
                     waiting = [job for job in self.jobs.values() if job.state == "Queued"]
                     broke = {name for name in self.script.instances if self.over_limit(name)}
                     moment = time.monotonic()
                     for job in waiting:
                         if job.ready_at > moment:
                             wait = min(wait, job.ready_at - moment)
-                        elif job.instance not in broke and running[job.backend] < self.script.max_running:
-                            running[job.backend] += 1
-                            self.peak_running = max(self.peak_running, running[job.backend])
+                        elif job.instance not in broke and busy[job.backend] < self.script.max_running:
+                            busy[job.backend] += 1
+                            self.peak_running = max(self.peak_running, busy[job.backend])
                             self._move(job, "Running")
                             threading.Thread(target=self._work, args=(job,), daemon=True).start()
                 self._changed.wait(wait)
 
     def _work(self, job: Job) -> None:
-        from tests.ibm import running  # half of Qiskit: not before it is needed
-
         script, began = self.script, time.monotonic()
         end = job.ending.end if job.ending is not None else ""
         result = ""

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from tests.ibm.jobs import PENDING, Job, JobBook, RefusedError, now
+from tests.ibm.running import read_submission
 from tests.ibm.script import Script
 
 PLAN = "plan-of-loopback"
@@ -35,7 +36,7 @@ class Request:
         return json.loads(self.body)
 
     def one(self, name: str) -> str | None:
-        return self.query.get(name, [None])[0]  # type: ignore[list-item]
+        return next(iter(self.query.get(name, [])), None)
 
 
 @dataclass(frozen=True)
@@ -194,13 +195,11 @@ class Routes:
     # Jobs
 
     def submit(self, request: Request) -> Answer:
-        from tests.ibm import running  # half of Qiskit: not before it is needed
-
         self.book.check_rate()
         try:
             asked = {key: value for key, value in request.json().items() if key != "params"}
             self._device(asked["backend"])
-            submission = running.read_submission(request.body)
+            submission = read_submission(request.body)
         except RefusedError:
             raise
         except Exception as problem:

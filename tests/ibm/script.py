@@ -116,17 +116,18 @@ class Script:
     endings: tuple[Ending, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("api_keys", "instances"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "backends", tuple((name, device) for name, device in self.backends))
-        faults = tuple(fault if isinstance(fault, Fault) else Fault(**fault) for fault in self.faults)
-        object.__setattr__(self, "faults", faults)
-        endings = tuple(end if isinstance(end, Ending) else Ending(**end) for end in self.endings)
-        object.__setattr__(self, "endings", endings)
+        if self.usage_policy not in ("queue", "refuse"):
+            raise ValueError(f"usage_policy is 'queue' or 'refuse', not {self.usage_policy!r}")
 
     def changed(self, changes: dict[str, Any]) -> Script:
         """This script with some settings changed, as JSON gives them."""
-        return Script(**{**asdict(self), **changes})
+        given = {**asdict(self), **changes}
+        for name in ("api_keys", "instances"):
+            given[name] = tuple(given[name])
+        given["backends"] = tuple((name, device) for name, device in given["backends"])
+        given["faults"] = tuple(Fault(**fault) for fault in given["faults"])
+        given["endings"] = tuple(Ending(**ending) for ending in given["endings"])
+        return Script(**given)
 
 
 class Picker:

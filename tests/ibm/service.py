@@ -6,7 +6,8 @@
         assert ibm.state()["peak_pending"] <= 3
 
 It is a process of its own: `python -m tests.ibm.service --script file.json` prints its port and ends when its standard
-input does. Settings are those of `tests.ibm.script.Script`.
+input does. Qiskit is imported there by the main thread: Qiskit 2.6 crashes in any thread once the one that imported it
+has ended. Settings are those of `tests.ibm.script.Script`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
@@ -133,7 +133,10 @@ class IbmService:
         return [event for event in self._events(0, 0.0) if kind is None or event["kind"] == kind]
 
     def state(self) -> dict[str, Any]:
-        """Where it stands: jobs, pending, peak_pending, peak_running, runs (by marker or name), violations, requests."""
+        """Where it stands: jobs, pending, peak_pending, peak_running, violations, requests by route, and `runs`.
+
+        `runs` says how many times each circuit began to run, by its marker or else its name.
+        """
         told: dict[str, Any] = self._ask("GET", "state")
         return told
 
@@ -189,7 +192,6 @@ def main() -> None:
     settings = {} if given.script is None else json.loads(given.script.read_text())
     server, service = serve(Script().changed(settings))
     print(server.server_address[1], flush=True)
-    threading.Thread(target=__import__, args=("tests.ibm.running",), daemon=True).start()
     sys.stdin.read()  # until the tests close it, or die
     service.close()
     server.shutdown()
