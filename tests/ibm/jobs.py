@@ -243,15 +243,16 @@ class JobBook:
     def _work(self, job: Job) -> None:
         script, began = self.script, time.monotonic()
         end = job.ending.end if job.ending is not None else ""
-        result = ""
+        result = trouble = ""
         submission = job.submission
         if end not in (*FAILURES, "never", "no_result") and submission is not None:
             only = len(submission.pubs) // 2 if end == "fewer_results" else None
             seed = script.seed + job.number
             try:
                 result = running.run(submission, seed=seed, shortcut=script.shortcut, began=now(), only=only)
-            except Exception as error:  # the real service's jobs fail, too
-                end, result = "failed", f"Traceback\n{type(error).__name__}: {error}"
+            except Exception as error:  # a circuit that Aer can't run, or a mistake of this service
+                end, trouble = "failed", repr(error)
+                self._journal.add("broken", job=job.id, error=trouble)
         if end == "half_result":
             result = result[: len(result) // 2]
         with self._changed:
@@ -267,6 +268,7 @@ class JobBook:
                 end = "too_long"
             if end in FAILURES:
                 code, reason = FAILURES[end]
+                reason = trouble or reason
                 given = job.ending
                 if given is not None:
                     code = code if given.code is None else given.code

@@ -97,7 +97,10 @@ def run(
     if submission.program is None:
         registers = _run_pubs(submission.pubs[:only], seed, shortcut)
         return _sampler_result(submission.pubs[:only], registers, began)
-    if any(hasattr(item, "samplex") for item in submission.program.items):
+    twirled = [item.samplex for item in submission.program.items if hasattr(item, "samplex")]
+    if twirled:
+        for samplex in twirled:
+            samplex.finalize()
         drawn = run_quantum_program(AerSimulator(), submission.program, SimulatorOptions(seed_simulator=seed))
         arrays = [dict(item.items()) for item in drawn]
     else:
