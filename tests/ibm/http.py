@@ -125,7 +125,7 @@ class Service:
         elif fault.status is not None:
             wrong = error(fault.status, fault.code, fault.message)
         if fault.when == "late":
-            timer = threading.Timer(fault.delay_s, self._late, (route, request))
+            timer = threading.Timer(fault.delay_s, self._late, (self.journal, route, request))
             timer.daemon = True
             timer.start()
             return None, None, None
@@ -140,11 +140,11 @@ class Service:
             return None, None, job
         return (true, retry_after_s, job) if wrong is None else (wrong, fault.retry_after_s, job)
 
-    def _late(self, route: str, request: Request) -> None:
-        if not self.ended.is_set():
+    def _late(self, journal: Journal, route: str, request: Request) -> None:
+        if not self.ended.is_set() and journal is self.journal:  # no reset meanwhile
             answer, _, job = self._answer(route, request)
             outcome = None if answer is None else answer.status
-            self.journal.add("late", route=route, outcome=outcome, job=job)
+            journal.add("late", route=route, outcome=outcome, job=job)
 
     def _answer(self, route: str, request: Request) -> tuple[Answer | None, float | None, str | None]:
         try:

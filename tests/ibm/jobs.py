@@ -18,6 +18,8 @@ from tests.ibm.script import Ending, Picker, Script
 NEXT_STATES = {"Queued": {"Running", "Cancelled"}, "Running": {"Completed", "Failed", "Cancelled"}}
 PENDING = tuple(NEXT_STATES)
 
+MAX_TAGS, MAX_TAG = 8, 86  # the client leaves it to the service to check them
+
 FAILURES: dict[str, tuple[int | None, str]] = {
     "failed": (None, "the job failed because a circuit is broken"),
     "cancelled": (None, "Cancelled by the service"),
@@ -166,6 +168,8 @@ class JobBook:
             if script.usage_policy == "refuse" and self.over_limit(instance):
                 raise RefusedError(409, 4317, "Usage exceeds instance limit")
             tags = list(asked.get("tags") or [])
+            if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG for tag in tags):
+                raise RefusedError(400, 1204, f"A job has at most {MAX_TAGS} tags of {MAX_TAG} characters")
             names = {circuit["name"] for circuit in circuits}
             names |= {str(circuit["marker"]) for circuit in circuits if circuit["marker"] is not None}
             job = Job(

@@ -13,6 +13,7 @@ from qiskit.circuit import Parameter, QuantumCircuit
 from qiskit_ibm_runtime import Batch, IBMRuntimeError, QiskitRuntimeService, SamplerV2, Session
 from qiskit_ibm_runtime.accounts.exceptions import InvalidAccountError
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
+from qiskit_ibm_runtime.api.session import STATUS_FORCELIST
 from qiskit_ibm_runtime.exceptions import (
     IBMNotAuthorizedError,
     RuntimeInvalidStateError,
@@ -20,6 +21,8 @@ from qiskit_ibm_runtime.exceptions import (
     RuntimeJobMaxTimeoutError,
 )
 from qiskit_ibm_runtime.executor_sampler import Sampler
+from requests.adapters import HTTPAdapter
+from urllib3.util.retry import Retry
 
 from tests.ibm.script import CRN, INSTANCE
 from tests.ibm.service import IbmService
@@ -291,6 +294,31 @@ def test_502_after_acceptance_leaves_a_twin(client: Any, ibm: IbmService) -> Non
     assert ibm.state()["runs"] == {"c": 2}
 
 
+def test_plain_retries_send_a_post_once(client: Any, ibm: IbmService) -> None:
+    """How to submit without twins: urllib3's own `Retry` leaves a POST alone, and GETs are retried as before."""
+    retry = Retry(total=5, connect=3, backoff_factor=0.5, status_forcelist=STATUS_FORCELIST)
+    backend = client.backend("ibm_loop")
+    backend._api_client._session.mount("http://", HTTPAdapter(max_retries=retry))
+    primitive = sampler(backend)
+    ibm.script(
+        faults=[
+            {"on": SUBMIT, "status": 502, "when": "after"},
+            {"on": "GET *", "status": 502, "nth": [0]},
+        ]
+    )
+    with pytest.raises(IBMRuntimeError, match="502"):
+        primitive.run([ones(0)], shots=1)
+    assert ibm.state()["requests"][SUBMIT] == 1
+    assert len(client.jobs(job_tags=[TAG])) == 1
+
+
+def test_502_after_acceptance_leaves_a_twin_of_a_batch(client: Any, ibm: IbmService) -> None:
+    ibm.script(faults=[{"on": "POST /sessions", "nth": [0], "status": 502, "when": "after"}])
+    batch = Batch(backend=client.backend("ibm_loop"))
+    assert ibm.state()["requests"]["POST /sessions"] == 2
+    assert batch.status() == "Pending"
+
+
 def test_a_lost_reply_looks_like_a_refused_one(client: Any, ibm: IbmService) -> None:
     """Nothing in the exception tells whether the job exists; only its tag does."""
     primitive = sampler(client.backend("ibm_loop"))
@@ -372,6 +400,26 @@ def test_what_a_failed_poll_raises(
             job.status()
     assert job.status() == "QUEUED"
     assert ibm.state()["requests"]["GET /jobs/{id}"] == 2
+
+
+def test_tags_are_checked_by_the_service_only(client: Any, ibm: IbmService) -> None:
+    for tags in (["t"] * 9, ["t" * 87]):
+        with pytest.raises(IBMRuntimeError, match="1204"):
+            sampler(client.backend("ibm_loop"), job_tags=tags).run([ones(0)])
+
+
+def test_one_request_tells_the_states_of_many_jobs(client: Any, ibm: IbmService) -> None:
+    """`service.jobs()` throws the states away that it was told: its jobs ask again, one by one."""
+    ibm.script(hold_queue=True)
+    primitive = sampler(client.backend("ibm_loop"))
+    jobs = [primitive.run([ones(0)], shots=1) for _ in range(12)]
+    jobs[0].cancel()
+    page = client._get_api_client(INSTANCE).jobs_get(limit=200, job_tags=[TAG])
+    states = {job["id"]: job["state"]["status"] for job in page["jobs"]}
+    assert states == {job.job_id(): "Queued" for job in jobs[1:]} | {jobs[0].job_id(): "Cancelled"}
+    ended = client.jobs(limit=200, job_tags=[TAG], pending=False)
+    assert [job.job_id() for job in ended] == [jobs[0].job_id()]
+    assert ibm.state()["requests"]["GET /jobs"] == 2
 
 
 def test_posts_above_the_rate_are_refused(client: Any, ibm: IbmService) -> None:
