@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ray_qjm.circuits.source import WorkerSource
 from ray_qjm.errors import InvalidInputError, RayQjmError, SourceError
 from ray_qjm.options import BackendSpec, TranspileOptions
-from ray_qjm.planning.events import Chunk, Deferred, Failure
+from ray_qjm.planning.events import Chunk, Deferred, Failure, Returned
 from ray_qjm.results.objects import Objects
 
 
@@ -95,6 +95,8 @@ class Outcome:
         done: Circuits with counts.
         failures: Those without, neighbours of one reason joined.
         deferred: Those that weren't run, because they need more memory than the chunk had reserved.
+        returned: Those that the backend won't run: another one may.
+        noted: Whether the jobs that ran it are in the table of jobs already, and each row says which it has.
         seconds: How long it took, the loading of backend and source not counted.
         started: When it began, seconds since the epoch.
         shots: Sum over all circuits.
@@ -106,6 +108,8 @@ class Outcome:
     done: int = 0
     failures: tuple[Failure, ...] = ()
     deferred: tuple[Deferred, ...] = ()
+    returned: tuple[Returned, ...] = ()
+    noted: bool = False
     seconds: float = 0.0
     started: float = 0.0
     shots: int = 0

@@ -15,6 +15,7 @@ class Chunk:
         backend: Position in the task's list of backends.
         attempt: 0 for the first try; a chunk's crash raises it.
         memory: Bytes that it must reserve, found out by an earlier attempt; 0 if nothing special.
+        barred: Backends that have given it back.
     """
 
     start: int
@@ -22,6 +23,7 @@ class Chunk:
     backend: int = 0
     attempt: int = 0
     memory: int = 0
+    barred: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -48,6 +50,16 @@ class Deferred:
     memory: int
 
 
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Circuits ``[start, stop)`` that their backend won't run: another one may."""
+
+    start: int
+    stop: int
+    error_type: str
+    error: str
+
+
 # Events.
 
 
@@ -68,6 +80,24 @@ class Stored:
     done: int
     failures: tuple[Failure, ...] = ()
     deferred: tuple[Deferred, ...] = ()
+    returned: tuple[Returned, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """A service has room for so many more chunks, on top of those that it has."""
+
+    backend: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A backend takes nothing more: no credit, or it fails everything."""
+
+    backend: int
+    error_type: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +136,7 @@ class Gate:
     open: bool
 
 
-Event = Slots | Stored | Crashed | Shortened | Dropped | Cancel | Gate
+Event = Slots | Wants | Closed | Stored | Crashed | Shortened | Dropped | Cancel | Gate
 
 
 # Actions.
@@ -117,6 +147,13 @@ class Start:
     """Submit this chunk."""
 
     chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A service has room, and there is nothing more to give to it for now: what it has needn't wait for more."""
+
+    backend: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +177,4 @@ class Finish:
     """Nothing is left to do."""
 
 
-Action = Start | WriteFailed | Stop | Finish
+Action = Start | Drained | WriteFailed | Stop | Finish

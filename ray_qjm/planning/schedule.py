@@ -17,7 +17,9 @@ from ray_qjm.planning.events import (
     Action,
     Cancel,
     Chunk,
+    Closed,
     Crashed,
+    Drained,
     Dropped,
     Event,
     Failure,
@@ -28,6 +30,7 @@ from ray_qjm.planning.events import (
     Start,
     Stop,
     Stored,
+    Wants,
     WriteFailed,
 )
 from ray_qjm.planning.ranges import Ranges
@@ -66,6 +69,16 @@ class BackendState:
     #: Circuits that wait for memory to be reserved, one a chunk; and how many such chunks are in flight.
     reserved: deque[Chunk] = field(default_factory=deque)
     reserving: int = 0
+    #: Whether it is a service: it says how many chunks it wants, and chunks are in flight until their jobs are over.
+    service: bool = False
+    weight: float = 1.0
+    wants: int = 0
+    #: Why it takes nothing more.
+    closed: tuple[str, str] | None = None
+    #: Chunks that only it can have: jobs of an earlier session hold their circuits.
+    bound: deque[Chunk] = field(default_factory=deque)
+    #: Whether it was told that there is nothing more for it.
+    drained: bool = False
 
 
 @dataclass(slots=True)
@@ -146,6 +159,10 @@ class Schedule:
         match event:
             case Slots():
                 self.backends[event.backend].slots = event.slots
+            case Wants():
+                self.backends[event.backend].wants = event.chunks
+            case Closed():
+                self._closed(event, actions)
             case Gate():
                 self._open = event.open
             case Cancel():
@@ -165,6 +182,7 @@ class Schedule:
         chunk = event.chunk
         told = event.done + sum(failure.stop - failure.start for failure in event.failures)
         told += sum(deferred.stop - deferred.start for deferred in event.deferred)
+        told += sum(returned.stop - returned.start for returned in event.returned)
         if told != len(chunk):
             raise InvalidTransitionError(f"{chunk} came back with {told} circuits of {len(chunk)}.")
         self._leave(chunk, "store")
@@ -186,6 +204,47 @@ class Schedule:
             self._streak = _Streak()
         for failure in event.failures:
             self._count_failure(failure, state, actions, mixed=event.done > 0)
+        for returned in event.returned:
+            if not self.cancelling:
+                part = _part(chunk, returned.start, returned.stop)
+                again = replace(part, barred=(*chunk.barred, chunk.backend))
+                self._elsewhere(again, (returned.error_type, returned.error), actions)
+
+    def _elsewhere(self, chunk: Chunk, reason: tuple[str, str], actions: list[Action]) -> None:
+        """Keep a chunk for another backend, or give it up if there is none."""
+        if any(self._may_have(backend, chunk) for backend in range(len(self.backends))):
+            self._again.append(chunk)
+            return
+        self._give_up(chunk, reason, actions)
+
+    def _give_up(self, chunk: Chunk, reason: tuple[str, str], actions: list[Action]) -> None:
+        failure = Failure(chunk.start, chunk.stop, *reason, stage="submit")
+        actions.append(WriteFailed(failure, chunk.backend, chunk.attempt))
+        # Not one of the circuits' own: it doesn't count for max_failures.
+        self._count_failure(failure, self.backends[chunk.backend], actions, mixed=True)
+
+    def _may_have(self, backend: int, chunk: Chunk) -> bool:
+        return backend not in chunk.barred and self.backends[backend].closed is None
+
+    def _closed(self, event: Closed, actions: list[Action]) -> None:
+        state = self.backends[event.backend]
+        state.closed = reason = event.error_type, event.error
+        if self.cancelling:
+            return
+        waiting = [*state.bound, *state.reserved, *self._again]
+        state.bound.clear()
+        state.reserved.clear()
+        self._again.clear()
+        for chunk in waiting:
+            self._elsewhere(chunk, reason, actions)
+        if any(backend.closed is None for backend in self.backends):
+            return
+        if self.total is None:
+            self._stop(f"no backend takes circuits any more. The last reason: {': '.join(reason)}", actions)
+            return
+        for start, stop in self.kept.rest(self.next_index, self.total):
+            self._give_up(Chunk(start, stop, event.backend), reason, actions)
+        self.next_index = self.total
 
     def _crashed(self, event: Crashed, actions: list[Action]) -> None:
         chunk = event.chunk
@@ -238,6 +297,7 @@ class Schedule:
         self._again.clear()
         for state in self.backends:
             state.reserved.clear()
+            state.bound.clear()
 
     def _count_failure(
         self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool
@@ -265,32 +325,46 @@ class Schedule:
     def _start_what_fits(self, actions: list[Action]) -> None:
         if self.cancelling or not self._open:
             return
-        while True:
-            limit = self.max_in_flight
-            if limit is not None and len(self._started) >= limit:
-                return
+        limit = self.max_in_flight
+        while limit is None or len(self._started) < limit:
             chunk = next(filter(None, map(self._next_chunk, self._with_room())), None)
             if chunk is None:
-                return
+                break
             self._turn = chunk.backend + 1
             self._enter(chunk)
             actions.append(Start(chunk))
+        for backend, state in enumerate(self.backends):
+            if state.wants > 0 and not state.drained:
+                state.drained = True
+                actions.append(Drained(backend))
 
     def _with_room(self) -> list[int]:
         """Backends with room for another chunk, the freest first; ties go round, so that each gets its turn."""
         count = len(self.backends)
-        turns = [(self._turn + offset) % count for offset in range(count)]
-        room = {i: self.prefetch * self.backends[i].slots for i in turns}
-        free = [i for i in turns if self.backends[i].in_flight < room[i]]
-        return sorted(free, key=lambda i: self.backends[i].in_flight / room[i])
+        free = [i for i in ((self._turn + offset) % count for offset in range(count)) if self._room(i) > 0]
+        return sorted(free, key=self._load)
+
+    def _room(self, backend: int) -> int:
+        state = self.backends[backend]
+        if state.closed is not None:
+            return 0
+        return state.wants if state.service else self.prefetch * state.slots - state.in_flight
+
+    def _load(self, backend: int) -> float:
+        state = self.backends[backend]
+        return state.in_flight / ((state.in_flight + self._room(backend)) * state.weight)
 
     def _next_chunk(self, backend: int) -> Chunk | None:
         state = self.backends[backend]
+        if state.bound:
+            return state.bound.popleft()
         # Chunks that wait for memory inside Ray leave half of the room to others, or a core might idle.
         if state.reserved and state.reserving < max(1, state.slots):
             return state.reserved.popleft()
-        if self._again:
-            return replace(self._again.popleft(), backend=backend)
+        for chunk in self._again:
+            if self._may_have(backend, chunk):
+                self._again.remove(chunk)
+                return replace(chunk, backend=backend)
         start, stop = self.kept.gap(self.next_index)
         left = None if self.total is None else self.total - start - self.kept.count(start, self.total)
         if left is not None and left <= 0:
@@ -301,7 +375,9 @@ class Schedule:
         return Chunk(start, self.next_index, backend)
 
     def _finish_if_idle(self, actions: list[Action]) -> None:
-        if self._finished or self._started or self._again or any(b.reserved for b in self.backends):
+        if self._finished or self._started or self._again:
+            return
+        if any(backend.reserved or backend.bound for backend in self.backends):
             return
         ended = self.total is not None and self.kept.gap(self.next_index)[0] >= self.total
         if ended or self.cancelling:
@@ -316,6 +392,8 @@ class Schedule:
         self._started[key] = chunk
         state = self.backends[chunk.backend]
         state.in_flight += 1
+        state.wants -= state.service
+        state.drained = False
         state.reserving += chunk.memory > 0
         state.circuits_in_flight += len(chunk)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from ray_qjm.results.counts import jobs_named
 from ray_qjm.results.joining import first_circuit
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.part_files import Head, decode, encode, fingerprints_of, own_columns
@@ -70,7 +71,7 @@ def _written(opened: Opened, group: Sequence[tuple[Taken, Head, pa.RecordBatch]]
         return first
     table = pa.Table.from_batches([batch for _, _, batch in group]).unify_dictionaries().combine_chunks()
     (batch,) = table.to_batches()
-    ids = set(batch.column("job").unique().to_pylist())
+    ids = jobs_named(batch.column("job"))
     jobs = {job.job_id: job for _, head, _ in group for job in head.jobs if job.job_id in ids}
     failures = [
         failure for item, head, _ in group for failure in clipped(head.failures, item.start, item.stop)

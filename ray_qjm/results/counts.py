@@ -24,12 +24,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["JOBS_SCHEMA", "Row", "blank", "fault", "pack", "schema", "with_job_rows", "with_jobs"]
+__all__ = [
+    "JOBS_SCHEMA",
+    "Row",
+    "blank",
+    "fault",
+    "job_names",
+    "jobs_named",
+    "pack",
+    "schema",
+    "with_jobs",
+    "with_named_jobs",
+]
 
 # Qiskit numbers unnamed circuits per process: on many workers such a name names many circuits.
 _AUTOMATIC_NAME = re.compile(r"circuit-\d+(-\d+)*")
 # A message stands in every blank row; at 2**31 bytes the offsets of a column of strings end.
 _MAX_REPEATED_BYTES = 2**28
+#: Between the ids of jobs in one text.
+_BETWEEN_JOBS = "\n"
 _JOBS = schema().field("jobs")
 _JOBS_PLACE = schema().get_field_index("jobs")
 
@@ -152,12 +165,32 @@ def with_jobs(batch: pa.RecordBatch, jobs: Sequence[int]) -> pa.RecordBatch:
     return batch.add_column(_JOBS_PLACE, _JOBS, column)
 
 
-def with_job_rows(batch: pa.RecordBatch, rows: NDArray[np.int32]) -> pa.RecordBatch:
-    """Add the column ``jobs`` from one row of the table of jobs for each circuit; -1 where there is none."""
-    have = rows >= 0
-    offsets = np.concatenate(([0], np.cumsum(have))).astype(np.int64)
-    column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(rows[have]))
-    return batch.add_column(_JOBS_PLACE, _JOBS, column)
+def with_named_jobs(batch: pa.RecordBatch, known: Mapping[str, int]) -> pa.RecordBatch:
+    """Put the column ``jobs`` in place of the column ``job``, which names the jobs of each circuit.
+
+    Args:
+        batch: Rows; ``job`` is a dictionary column, see ``job_names``.
+        known: Row of the table of jobs by id; jobs that aren't there are left out.
+    """
+    place = batch.schema.get_field_index("job")
+    names = batch.column(place)
+    found = [
+        [known[job] for job in (text or "").split(_BETWEEN_JOBS) if job in known]
+        for text in names.dictionary.to_pylist()
+    ]
+    lists_ = pa.array([*found, []], _JOBS.type)
+    column = lists_.take(names.indices.fill_null(len(found)))
+    return batch.remove_column(place).add_column(_JOBS_PLACE, _JOBS, column)
+
+
+def job_names(jobs: Sequence[Sequence[str]]) -> pa.Array[Any]:
+    """The column ``job`` of a batch: for each circuit the ids of its jobs, as one text."""
+    return dictionary([_BETWEEN_JOBS.join(ids) or None for ids in jobs], pa.int32())
+
+
+def jobs_named(names: pa.Array[Any]) -> set[str]:
+    """The ids of jobs in a column ``job``."""
+    return {job for text in names.unique().to_pylist() if text for job in text.split(_BETWEEN_JOBS)}
 
 
 def _further(

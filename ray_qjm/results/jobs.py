@@ -14,7 +14,10 @@ _OPEN = 4096
 
 
 class Job(NamedTuple):
-    """One submission, in the order of ``JOBS_SCHEMA``; times are seconds since the epoch."""
+    """One submission, in the order of ``JOBS_SCHEMA``; times are seconds since the epoch.
+
+    ``usage_s`` are the seconds of QPU that a service billed; ``None`` where it tells none.
+    """
 
     job_id: str
     backend: str
@@ -29,6 +32,7 @@ class Job(NamedTuple):
     circuits: int
     shots: int | None
     seconds: float | None
+    usage_s: float | None = None
 
 
 class JobLog:

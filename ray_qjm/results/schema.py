@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # The order of these is also their code in the dictionary columns, the same in every part.
 STATUSES = ("done", "partial", "failed", "cancelled")
-# Where a circuit can fail, in order.
-STAGES = ("build", "transpile", "run")
+# Where a circuit can fail.
+STAGES = ("build", "transpile", "run", "submit")
 WITH_COUNTS = frozenset({"done", "partial"})
 MAX_NARROW_CLBITS = 64
 
@@ -86,6 +86,7 @@ JOBS_SCHEMA = pa.schema(
         pa.field("circuits", pa.int64()),
         pa.field("shots", pa.int64()),
         pa.field("seconds", pa.float64()),
+        pa.field("usage_s", pa.float64()),
     ]
 )
 

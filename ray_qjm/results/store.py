@@ -398,7 +398,12 @@ def _unpack_jobs(data: bytes | None) -> pa.Table | None:
         table = None if data is None else pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError):
         return None
-    return None if table is None else table.replace_schema_metadata(None).cast(JOBS_SCHEMA)
+    if table is None:
+        return None
+    for field in JOBS_SCHEMA:
+        if field.name not in table.schema.names:  # written before there was such a column
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.replace_schema_metadata(None).select(JOBS_SCHEMA.names).cast(JOBS_SCHEMA)
 
 
 def _shown(value: object) -> str:

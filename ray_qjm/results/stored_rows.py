@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import pyarrow as pa
 from obstore.exceptions import BaseError
 
 from ray_qjm.errors import InvalidInputError, StoreDamagedError, StoreUnavailableError
 from ray_qjm.planning.ranges import Ranges
-from ray_qjm.results.counts import with_job_rows
+from ray_qjm.results.counts import with_named_jobs
 from ray_qjm.results.jobs import JobLog
 from ray_qjm.results.objects import ABSENT, Objects
 from ray_qjm.results.part_files import ROW_GROUP, PartReader, TornPartError, own_columns
@@ -169,11 +168,7 @@ class StoredRows(Rows):
 
     def _with_jobs(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Row numbers of the table of jobs in place of their ids."""
-        known = self._jobs().places()
-        ids = batch.column("job")
-        rows = np.array([known.get(job, -1) for job in ids.dictionary.to_pylist()], np.int32)
-        codes = ids.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return with_job_rows(batch, np.append(rows, np.int32(-1))[codes])
+        return with_named_jobs(batch, self._jobs().places())
 
     @contextmanager
     def _mending(self, part: PartName) -> Iterator[None]:
