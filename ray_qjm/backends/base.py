@@ -67,6 +67,9 @@ class Facts:
         stages: Transpiler stages of the provider's own, by their names in ``generate_preset_pass_manager``.
         tagged: Whether jobs can be found by their tag after a lost reply.
         recalled: Whether a job can be had by its id from another process.
+        squeezed: Whether circuits are compressed one by one on the way, which ``max_payload_bytes`` counts.
+        job_s: Estimated QPU seconds of a job, whatever is in it; 0 where nothing is known.
+        execution_s: And of each execution.
     """
 
     name: str
@@ -77,6 +80,9 @@ class Facts:
     stages: Mapping[str, str] = field(default_factory=dict)
     tagged: bool = False
     recalled: bool = False
+    squeezed: bool = False
+    job_s: float = 0.0
+    execution_s: float = 0.0
 
 
 @runtime_checkable

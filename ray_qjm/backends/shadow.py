@@ -20,8 +20,8 @@ class Shadow(BackendV2):  # type: ignore[misc]
 
     def __init__(self, facts: Facts) -> None:
         super().__init__(name=facts.name)
+        self.facts = facts
         self._target = Target() if facts.target is None else facts.target
-        self._stages = dict(facts.stages)
 
     @property
     def target(self) -> Any:
@@ -39,11 +39,11 @@ class Shadow(BackendV2):  # type: ignore[misc]
 
     def get_translation_stage_plugin(self) -> str:
         """As the backend says; Qiskit's own otherwise."""
-        return self._stages.get("translation_method", "translator")
+        return self.facts.stages.get("translation_method", "translator")
 
     def get_scheduling_stage_plugin(self) -> str:
         """As the backend says; Qiskit's own otherwise."""
-        return self._stages.get("scheduling_method", "default")
+        return self.facts.stages.get("scheduling_method", "default")
 
     def run(self, run_input: Any, **options: Any) -> Any:
         """Refuse: jobs go through the desk."""

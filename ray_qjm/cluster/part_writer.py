@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from ray_qjm.circuits.identity import digest
 from ray_qjm.cluster.messages import Outcome, StoreSetup, job_id, waiting
 from ray_qjm.errors import StoreDamagedError, StoreUnavailableError
 from ray_qjm.planning.events import Chunk, Failure
+from ray_qjm.results.counts import jobs_named
 from ray_qjm.results.jobs import Job
 from ray_qjm.results.joining import first_circuit
 from ray_qjm.results.lease import epoch_name
@@ -77,28 +79,64 @@ class PartWriter:
             shots=outcome.shots,
             seconds=outcome.seconds,
         )
+        return self._write_all([(batch, [job], None) for batch in batches], marks, outcome)
+
+    def write_named(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        jobs: Sequence[Job],
+        marks: Mapping[int, int],
+        outcome: Outcome,
+    ) -> Outcome:
+        """As ``write``, of rows that say which jobs they have.
+
+        Args:
+            batches: The rows, all columns but ``jobs``, and ``job`` as ``results.counts.job_names`` makes it.
+            jobs: All that are named.
+            marks: As for ``write``.
+            outcome: As for ``write``.
+        """
+        rows = []
+        for batch in batches:
+            names = batch.column("job")
+            here = jobs_named(names)
+            rows.append((batch.drop_columns(["job"]), [job for job in jobs if job.job_id in here], names))
+        return self._write_all(rows, marks, outcome)
+
+    def _write_all(
+        self,
+        rows: Sequence[tuple[pa.RecordBatch, Sequence[Job], pa.Array[Any] | None]],
+        marks: Mapping[int, int],
+        outcome: Outcome,
+    ) -> Outcome:
         stored: list[tuple[int, int]] = []
         failures: list[Failure] = []
-        for batch in batches:
+        for batch, jobs, names in rows:
             start = first_circuit(batch)
-            head = self._write(batch, job, marks, within(outcome.failures, start, start + batch.num_rows))
+            told = within(outcome.failures, start, start + batch.num_rows)
+            head = self._write(batch, jobs, names, marks, told)
             stored.append((head.start, head.stop))
             failures += told_failures(head)
         failed = sum(failure.stop - failure.start for failure in failures)
-        rows = sum(stop - start for start, stop in stored)
-        return replace(outcome, stored=tuple(stored), failures=tuple(failures), done=rows - failed)
+        circuits = sum(stop - start for start, stop in stored)
+        return replace(outcome, stored=tuple(stored), failures=tuple(failures), done=circuits - failed)
 
     def _write(
-        self, batch: pa.RecordBatch, job: Job, marks: Mapping[int, int], failures: Sequence[FailureRange]
+        self,
+        batch: pa.RecordBatch,
+        jobs: Sequence[Job],
+        names: pa.Array[Any] | None,
+        marks: Mapping[int, int],
+        failures: Sequence[FailureRange],
     ) -> Head:
         start = first_circuit(batch)
         stop = start + batch.num_rows
         name = PartName(self._epoch, start, stop).path
         fingerprints = np.array([marks.get(index, 0) for index in range(start, stop)], np.uint64)
-        data = encode(batch, fingerprints=fingerprints, jobs=[job], failures=failures)
+        data = encode(batch, fingerprints=fingerprints, jobs=jobs, job_ids=names, failures=failures)
         for _ in range(2):
             if self._objects.create(name, data):
-                return Head(start, stop, (job,), tuple(failures))
+                return Head(start, stop, tuple(jobs), tuple(failures))
             # An earlier try wrote it and died before it could tell: it is as good, and counts from now on.
             try:
                 found = self._objects.read(name)

@@ -173,6 +173,12 @@ class Assembly:
                 wholes.append(self._whole(piece))
         return [Collect(order, tuple(wholes))]
 
+    def absent(self, number: int) -> list[Act]:
+        """An adopted job never reached its service, as one knows now: its circuits go as a job of their own."""
+        order = self._leave(number)
+        runs = [run._replace(start=a, stop=b) for run in order.runs for _, a, b in self._within(run)]
+        return [self._submit(self._again(order, runs))] if runs else []
+
     def failed(self, number: int, verdict: Verdict) -> list[Act]:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
         order = self._leave(number)

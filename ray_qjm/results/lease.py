@@ -8,6 +8,7 @@ clock of another machine matters.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from ray_qjm.errors import StoreInUseError, StoreTakenError, StoreUnavailableError
 from ray_qjm.results.objects import Objects
-from ray_qjm.results.records import Beat, EpochRecord, Owner, pack_beat
+from ray_qjm.results.records import Beat, Owner, pack_beat
 
 #: Seconds between two signs of life. On S3 they cost half a cent an hour.
 BEAT_S = 5.0
@@ -99,15 +100,20 @@ class Held(Protocol):
         """Whose it is."""
 
 
-def wait_for_owner(objects: Objects, record: EpochRecord) -> None:
+def wait_for_owner(objects: Objects, record: Held, lease_s: float = LEASE_S) -> None:
     """Return once the owner of an epoch may be taken over.
+
+    Args:
+        objects: The store.
+        record: Of the epoch.
+        lease_s: Seconds without a sign of life after which it counts as dead.
 
     Raises:
         StoreInUseError: It lives.
     """
     name, end = beat_name(record.epoch), end_name(record.epoch)
     first = objects.read(name)
-    until = time.monotonic() + LEASE_S
+    until = time.monotonic() + lease_s
     while not is_dead(record.owner) and objects.read(end) is None:
         if objects.read(name) != first:
             raise StoreInUseError(
@@ -125,12 +131,16 @@ class Lease:
     Args:
         objects: The store.
         record: The epoch's record, which this process has made.
+        lease_s: Seconds without a sign of life after which others take over.
     """
 
-    def __init__(self, objects: Objects, record: EpochRecord) -> None:
+    def __init__(self, objects: Objects, record: Held, lease_s: float = LEASE_S) -> None:
         # A sign of life that is late is none: the next one comes soon.
         self._objects = objects.with_retry(BEAT_S)
         self._record = record
+        self._lease_s = lease_s
+        # Those that may take over count from a sign of life that they saw, which is never older than this one.
+        self._renewed = time.monotonic()
         self._number = 0
         self._stopped = threading.Event()
         self._status: Callable[[], Mapping[str, Any]] = dict
@@ -170,8 +180,13 @@ class Lease:
         if self._objects.read(epoch_name(self._record.epoch + 1)) is not None:
             raise StoreTakenError(
                 f"another process has taken over store {self._objects.root}, since this one gave no sign of life for "
-                f"{LEASE_S:g} s. The task goes on there: ray_qjm.attach(store) shows it."
+                f"{self._lease_s:g} s. The task goes on there: ray_qjm.attach(store) shows it."
             )
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last sign of life with which the store was this process's; infinite once it isn't."""
+        return math.inf if self._stopped.is_set() else time.monotonic() - self._renewed
 
     def stop(self) -> None:
         """Give no more signs of life; returns when none is being written."""
@@ -191,7 +206,7 @@ class Lease:
 
     def _beat(self) -> None:
         self._number += 1
-        epoch = self._record.epoch
+        epoch, now = self._record.epoch, time.monotonic()
         self._objects.replace(beat_name(epoch), pack_beat(Beat(epoch, self._number, self._status())))
         try:
             self.check()
@@ -200,6 +215,7 @@ class Lease:
             if self._lost is not None:
                 self._lost(error)
             return
+        self._renewed = now
         if self._cancel is not None and self._objects.read(cancel_name(epoch)) is not None:
             self._cancel()
             self._cancel = None

@@ -1,0 +1,203 @@
+"""A driver's end of the wire to a desk: found or started, spoken to again after it was restarted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from ray_qjm.backends.base import Facts
+from ray_qjm.backends.codes import words
+from ray_qjm.backends.desk import Told
+from ray_qjm.cluster.backend_actor import NAMESPACE, PROTOCOL, BackendActor, Counter, JobMessage, desk_name
+from ray_qjm.cluster.messages import StoreSetup
+from ray_qjm.errors import BackendLoadError, InvalidInputError, TaskFailedError
+from ray_qjm.options import Quota
+from ray_qjm.planning.verdicts import Verdict
+
+#: Seconds that a call for news waits for some.
+_NEWS_S = 10.0
+#: Seconds to wait for an actor that starts, or takes over from one that was held up.
+_START_S = 300.0
+#: Seconds for a call that only puts something into the desk's queue.
+_CALL_S = 60.0
+#: Seconds without an answer after which a desk is given up.
+_SILENT_S = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+class DeskLink:
+    """Speaks to the desk of an account for one task.
+
+    Args:
+        identity: Of the account, see ``desk_name``.
+        account: What people call it.
+        quota: Of the account.
+        root: Where desks keep their journals.
+        call_s: See ``RetryPolicy``.
+
+    Raises:
+        InvalidInputError: The desk runs with another quota.
+        TaskFailedError: It can't be started.
+    """
+
+    def __init__(self, identity: str, account: str, quota: Quota, *, root: str, call_s: float) -> None:
+        self._name = desk_name(identity)
+        self._account = account
+        self._quota = quota
+        self._start_args = (self._name, quota, root, call_s)
+        self._counters: dict[str, Counter] = {}
+        self._client: tuple[str, StoreSetup | None] | None = None
+        self._live: dict[str, JobMessage] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._incarnation = ""
+        self._actor = self._start()
+
+    def open(self, counter: Counter) -> Facts:
+        """Make sure that the desk has a backend; what others have to know of it.
+
+        Raises:
+            BackendLoadError: It can't be had there.
+        """
+        self._counters[counter.key] = counter
+        try:
+            facts: Facts = ray.get(self._actor.open.remote(counter), timeout=_START_S)
+        except RayTaskError as error:
+            raise BackendLoadError(str(error.cause)) from None
+        except RayError as error:
+            raise BackendLoadError(f"the process that should submit its jobs died: {words(error)}") from error
+        return facts
+
+    def join(self, client: str, store: StoreSetup | None, heard: Callable[[list[Told]], None]) -> None:
+        """Begin to listen: what becomes of this client's jobs is told to ``heard``, from another thread."""
+        self._client = (client, store)
+        ray.get(self._actor.join.remote(client, store), timeout=_CALL_S)
+        threading.Thread(target=self._listen, args=(heard,), name="ray_qjm news", daemon=True).start()
+
+    def enqueue(self, job: JobMessage) -> None:
+        """Hand over a job; it is handed over again to a desk that was restarted."""
+        assert self._client is not None
+        with self._lock:
+            self._live[job.tag] = job
+        self._actor.enqueue.remote(self._client[0], [job])
+
+    def fetch(self, tag: str) -> Any:
+        """A reference to the result of a job that is done."""
+        return self._actor.fetch.remote(tag)
+
+    def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
+        """Jobs that aren't wanted any more."""
+        self._actor.cancel.remote(list(tags), verdict)
+
+    def forget(self, tags: Sequence[str]) -> None:
+        """Jobs of which nothing more is wanted."""
+        with self._lock:
+            for tag in tags:
+                self._live.pop(tag, None)
+        self._actor.forget.remote(list(tags))
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._closed.set()
+        if self._client is not None:
+            self._actor.bye.remote(self._client[0])
+
+    def state(self) -> Mapping[str, Any]:
+        """See ``Desk.state``."""
+        found: Mapping[str, Any] = ray.get(self._actor.state.remote(), timeout=_CALL_S)
+        return found
+
+    def _start(self) -> Any:
+        actor = BackendActor.options(
+            name=self._name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            # Ray ran a submission that was interrupted twice when it was allowed to try again.
+            max_task_retries=0,
+            max_concurrency=16,
+        ).remote(*self._start_args)
+        try:
+            protocol, self._incarnation, quota = ray.get(actor.hello.remote(), timeout=_START_S)
+        except RayTaskError as error:
+            raise TaskFailedError(f"the desk of {self._account} can't be started: {error.cause}") from None
+        except RayError as error:
+            raise TaskFailedError(
+                f"the desk of {self._account} didn't start within {_START_S:g} s: {words(error)}"
+            ) from error
+        if protocol != PROTOCOL:
+            raise TaskFailedError(
+                f"the desk of {self._account} speaks version {protocol} of its protocol, and this driver {PROTOCOL}: "
+                "another version of ray_qjm runs on this cluster. Install one version everywhere."
+            )
+        if quota != self._quota:
+            raise InvalidInputError(
+                f"the quota of {self._account} is {quota} on this cluster, where it is in use, and {self._quota} in "
+                "this call. Give the same one in all tasks, or wait until the others have ended."
+            )
+        return actor
+
+    def _listen(self, heard: Callable[[list[Told]], None]) -> None:
+        assert self._client is not None
+        after = 0
+        last = time.monotonic()
+        while not self._closed.is_set():
+            try:
+                news = ray.get(
+                    self._actor.events.remote(self._client[0], after, _NEWS_S), timeout=_NEWS_S + _CALL_S
+                )
+                last = time.monotonic()
+                if news is None:
+                    raise RayActorError()  # it has been restarted, and knows nobody
+                after, told = news
+                self._note(told)
+                if told:
+                    heard(told)
+            except Exception as error:
+                if self._closed.is_set() or not ray.is_initialized():
+                    return
+                _log.info("no news from the desk of %s: %s", self._account, words(error))
+                if time.monotonic() - last > _SILENT_S:
+                    reason = f"its desk gave no answer for {_SILENT_S:g} s ({words(error)})"
+                    verdict = Verdict("give up", "DeskGoneError", reason)
+                    with self._lock:
+                        tags = list(self._live)
+                    heard([Told(tag, "lost", None, 0, verdict, {}, {}) for tag in tags])
+                    return
+                if self._again():
+                    after = 0
+
+    def _note(self, told: Sequence[Told]) -> None:
+        """What is at the service must not be submitted anew, whatever the desk remembers after a restart."""
+        with self._lock:
+            for news in told:
+                job = self._live.get(news.tag)
+                if job is not None and news.state != "queued":
+                    self._live[news.tag] = replace(job, pieces=(), job_id=news.job_id)
+
+    def _again(self) -> bool:
+        """Introduce everything anew to a desk that may have been restarted; tell whether it answered."""
+        assert self._client is not None
+        try:
+            self._actor = self._start()
+            for counter in self._counters.values():
+                ray.get(self._actor.open.remote(counter), timeout=_START_S)
+            ray.get(self._actor.join.remote(*self._client), timeout=_CALL_S)
+            with self._lock:
+                jobs = list(self._live.values())
+            ray.get(self._actor.enqueue.remote(self._client[0], jobs), timeout=_CALL_S)
+        except Exception as error:
+            _log.info("the desk of %s doesn't answer yet: %s", self._account, words(error))
+            self._closed.wait(1.0)
+            return False
+        return True

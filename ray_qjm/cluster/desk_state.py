@@ -1,0 +1,107 @@
+"""What a desk keeps on disk, and how only one process of it submits."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray_qjm.errors import StoreInUseError
+from ray_qjm.results.lease import Lease, epoch_name, this_process, wait_for_owner
+from ray_qjm.results.objects import Objects
+from ray_qjm.results.records import Owner, seal, unseal
+from ray_qjm.results.submissions import SubmissionLog, submissions
+
+#: Directory or URI of what desks keep; see ``state_root``.
+VARIABLE = "RAY_QJM_STATE"
+
+#: Longer than a submission may take (``RetryPolicy.call_s``) and its sign of life may be old: a process that was
+#: stopped and goes on finds its lease over before it could send anything beside its successor.
+LEASE_S = 180.0
+
+_JOBS = "jobs"
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    """A process has become the desk: ``epochs/<e>.json``.
+
+    Attributes:
+        epoch: Its number, from 1 up.
+        owner: Which process.
+        began: Seconds since the epoch; for people.
+    """
+
+    epoch: int
+    owner: Owner
+    began: float
+
+
+class DeskState:
+    """The journal of a desk, taken by this process.
+
+    Args:
+        root: Of all desks.
+        name: The desk's.
+        call_s: The longest that one submission may take.
+
+    Attributes:
+        log: Where this process writes.
+        before: What earlier processes wrote of jobs that aren't gone, by tag.
+    """
+
+    def __init__(self, root: str, name: str, call_s: float) -> None:
+        objects = Objects(f"{root.rstrip('/')}/{name}")
+        with this_process() as owner:
+            record = _take(objects, owner)
+        self._lease = Lease(objects, record, LEASE_S)
+        self._margin_s = call_s
+        self.before: dict[str, dict[str, Any]] = submissions(objects, _JOBS)
+        self.log = SubmissionLog(objects, f"{_JOBS}/{record.epoch:09}")
+        old = [entry.name for entry in objects.entries(_JOBS)]
+        # All that counts is written anew before the old goes: a crash between the two leaves both.
+        self.log.write(list(self.before.values()))
+        objects.remove(old)
+
+    def holds(self) -> bool:
+        """Whether this process may submit: its sign of life is younger than the lease less a submission."""
+        return self._lease.age_s < LEASE_S - self._margin_s
+
+    def close(self) -> None:
+        """Give no more signs of life."""
+        self._lease.stop()
+
+
+def state_root() -> str:
+    """Where desks keep their journals: ``RAY_QJM_STATE``, else the user's directory for state."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return given
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return str(Path(base).expanduser() / "ray_qjm")
+
+
+def _take(objects: Objects, owner: Owner) -> Incarnation:
+    while True:
+        numbers = [_number(entry.name) for entry in objects.entries("epochs")]
+        newest = max(numbers, default=0)
+        body = unseal(objects.read(epoch_name(newest))) if newest else None
+        if body is not None:
+            last = Incarnation(body["epoch"], Owner(**body["owner"]), body["began"])
+            try:
+                wait_for_owner(objects, last, LEASE_S)
+            except StoreInUseError:
+                continue  # it lives: look again, for as long as it does
+        record = Incarnation(newest + 1, owner, time.time())
+        if objects.create(
+            epoch_name(record.epoch),
+            seal({"epoch": record.epoch, "owner": vars(owner), "began": record.began}),
+        ):
+            return record
+
+
+def _number(name: str) -> int:
+    stem = name.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isascii() and stem.isdecimal() else 0

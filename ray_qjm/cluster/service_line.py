@@ -1,0 +1,540 @@
+"""One task's line of work at one service: chunks in, jobs to its desk, rows out. Runs in a thread of the driver.
+
+``planning.assembly`` decides; here its acts are carried out with Ray tasks and the desk's actor. To the coordinator
+it is what runs chunks of a backend: it is given a chunk and says once what became of it.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_qjm.backends.codes import words
+from ray_qjm.backends.desk import Told
+from ray_qjm.cluster.backend_actor import JobMessage
+from ray_qjm.cluster.desk_link import DeskLink
+from ray_qjm.cluster.messages import Outcome
+from ray_qjm.cluster.service_tasks import ServiceTasks
+from ray_qjm.cluster.service_work import Prepared
+from ray_qjm.errors import RayQjmError
+from ray_qjm.options import RetryPolicy
+from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit, Whole
+from ray_qjm.planning.events import Chunk, Closed, Wants
+from ray_qjm.planning.orders import Order, Run
+from ray_qjm.planning.quota import Cost, Purse
+from ray_qjm.planning.seeds import simulator_seed
+from ray_qjm.planning.tickets import FINAL
+from ray_qjm.planning.verdicts import Verdict
+from ray_qjm.results.jobs import Job
+
+#: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
+AHEAD = 2
+#: A job that isn't full goes after so many seconds in which no circuit came: the source may wait for its results.
+LINGER_S = 10.0
+#: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
+_FETCH_S = (0.5, 60.0)
+_FETCHES = 12
+#: How long a cancelled task waits for the service to say that its jobs are cancelled.
+SERVICE_GRACE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A chunk that is being worked on; its references keep circuits and sheet in Ray's object store."""
+
+    chunk: Chunk
+    done: Callable[[Outcome | BaseException], None]
+    data: Any = None
+    sheet: Any = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A job that was handed to the desk."""
+
+    order: Order
+    tag: str
+    state: str = "queued"
+    job: Job | None = None
+    answers: Any = None
+    fetches: int = 0
+    position: int | None = None
+    eta_s: float | None = None
+    #: Chunks that have circuits in it and aren't stored yet.
+    chunks: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class LineSetup:
+    """What a line has to know of its task and backend.
+
+    Attributes:
+        backend: Position in the task's list.
+        name: Of the backend.
+        counter: What the desk calls it.
+        account: Whose quota it uses.
+        prefix: Leads the tags of its jobs: unique for each session of a task.
+        task_id: Of the task.
+        retry: See ``RetryPolicy``.
+        job_timeout_s: See ``RunOptions``.
+        memory: Whether single shots are wanted.
+        base: The task's ``simulator_base``.
+        costs: Estimated QPU seconds of a job and of an execution.
+        ahead: Jobs that may wait for a permit.
+    """
+
+    backend: int
+    name: str
+    counter: str
+    account: str
+    prefix: str
+    task_id: str
+    retry: RetryPolicy
+    job_timeout_s: float | None
+    memory: bool
+    base: int
+    costs: tuple[float, float]
+    ahead: int = AHEAD
+
+
+class ServiceLine:
+    """See the module's docstring.
+
+    Args:
+        setup: Of the line.
+        assembly: Of the task at this service.
+        link: To the desk.
+        tasks: Starts Ray tasks.
+        purse: The task's, shared by its lines; reserved under ``lock``.
+        lock: Guards it.
+        tell: Gets events for the schedule, and jobs for the table; from any thread.
+    """
+
+    def __init__(
+        self,
+        setup: LineSetup,
+        assembly: Assembly,
+        link: DeskLink,
+        tasks: ServiceTasks,
+        purse: Purse,
+        lock: threading.Lock,
+        tell: Callable[[Wants | Closed | Job], None],
+    ) -> None:
+        self._setup = setup
+        self._assembly = assembly
+        self._link = link
+        self._tasks = tasks
+        self._purse = purse
+        self._lock = lock
+        self._tell = tell
+        self._pieces: dict[int, _Piece] = {}
+        self._sent: dict[int, _Sent] = {}
+        self._tags: dict[str, int] = {}
+        self._preparing = 0
+        self._drained = False
+        self._slots = 1
+        self._wanted = 0
+        self._stopping: Verdict | None = None
+        self._give_up_at = math.inf
+        self._quiet_since = math.inf
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"ray_qjm {setup.name}", daemon=True)
+        self._thread.start()
+
+    # From the coordinator.
+
+    def adopt(self, tag: str, runs: Sequence[Run], note: Mapping[str, Any], job_id: str | None) -> None:
+        """A job of an earlier session, which may be at the service; before the first chunk."""
+        self._queue.put(lambda: self._adopt(tag, runs, note, job_id))
+
+    def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
+        """Take a chunk; ``done`` is called once, from any thread."""
+        self._queue.put(lambda: self._begin(chunk, payload, done))
+
+    def drained(self) -> None:
+        """No more chunks will come for now."""
+        self._queue.put(self._drain)
+
+    def room(self, slots: int) -> None:
+        """So many chunks can be prepared at once."""
+        self._queue.put(lambda: self._resize(slots))
+
+    def heard(self, told: Sequence[Told]) -> None:
+        """News from the desk."""
+        self._queue.put(lambda: self._hear(told))
+
+    def stop(self) -> None:
+        """Cancel everything; chunks come back as the service says what it has cancelled."""
+        self._queue.put(self._stop)
+
+    def abandon(self) -> None:
+        """Wait for the service no more."""
+        self._queue.put(self._abandon)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._queue.put(None)
+        self._link.close()
+
+    def stand(self) -> dict[str, Any]:
+        """Jobs at the service and before it, and where they stand in its queue: for the status."""
+        sent = list(self._sent.values())
+        there = [item for item in sent if item.state in ("submitted", "running", "unknown", "cancelling")]
+        positions = [item.position for item in there if item.position is not None]
+        etas = [item.eta_s for item in there if item.eta_s is not None]
+        return {
+            "pending": len(there),
+            "queued": sum(item.state in ("queued", "intended") for item in sent),
+            "position": min(positions, default=None),
+            "eta_s": min(etas, default=None),
+        }
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            try:
+                call = self._queue.get(timeout=self._wait_s())
+            except queue.Empty:
+                call = _nothing
+            if call is None:
+                return
+            try:
+                call()
+                self._check_time()
+                self._want()
+            except Exception as error:
+                self._break(error)
+
+    def _wait_s(self) -> float:
+        at = min([self._quiet_since + LINGER_S, self._give_up_at, *(at for at, _ in self._timers)])
+        return max(0.0, min(at - time.monotonic(), 3600.0))
+
+    def _check_time(self) -> None:
+        now = time.monotonic()
+        due = [item for item in self._timers if item[0] <= now]
+        self._timers = [item for item in self._timers if item[0] > now]
+        for _, call in due:
+            call()
+        if now >= self._give_up_at:
+            self._abandon()
+        if now >= self._quiet_since + LINGER_S:
+            self._do(self._assembly.flush())
+        quiet = self._assembly.waiting > 0 and self._preparing == 0
+        self._quiet_since = min(self._quiet_since, now) if quiet else math.inf
+
+    def _break(self, error: Exception) -> None:
+        """A bug of ours: no chunk may stay without an answer."""
+        pieces, self._pieces = list(self._pieces.values()), {}
+        fatal = error if isinstance(error, RayQjmError) else RayQjmError(f"{type(error).__name__}: {error}")
+        for piece in pieces:
+            piece.done(Outcome(fatal=fatal))
+
+    def _want(self) -> None:
+        """Ask for as many chunks as are useful now."""
+        waiting = sum(sent.state == "queued" for sent in self._sent.values())
+        room = 2 * self._slots - self._preparing
+        blocked = self._assembly.closed is not None or self._stopping is not None
+        wanted = 0 if blocked or waiting >= self._setup.ahead else max(0, room)
+        if wanted != self._wanted or (wanted and not self._preparing):
+            self._wanted = wanted
+            self._tell(Wants(self._setup.backend, wanted))
+
+    def _resize(self, slots: int) -> None:
+        self._slots = slots
+
+    def _begin(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
+        self._drained = False
+        self._preparing += 1
+        self._wanted -= 1
+        self._quiet_since = math.inf
+        piece = self._pieces[chunk.start] = _Piece(chunk, done)
+        self._tasks.prepare(
+            chunk,
+            payload,
+            lambda told, data, sheet: self._queue.put(lambda: self._prepared(piece, told, data, sheet)),
+        )
+
+    def _prepared(
+        self, piece: _Piece, told: Prepared | Outcome | BaseException, data: Any, sheet: Any
+    ) -> None:
+        self._preparing -= 1
+        if isinstance(told, (Outcome, BaseException)):
+            del self._pieces[piece.chunk.start]
+            piece.done(told)
+        else:
+            piece.data, piece.sheet = data, sheet
+            self._do(self._assembly.prepared(piece.chunk, told.sizes))
+        if self._preparing == 0 and (self._drained or self._stopping is not None):
+            self._do(self._assembly.flush())
+
+    def _drain(self) -> None:
+        self._drained = True
+        if self._preparing == 0:
+            self._do(self._assembly.flush())
+
+    def _do(self, acts: Sequence[Act]) -> None:
+        for act in acts:
+            match act:
+                case Submit():
+                    self._submit(act.order)
+                case Collect():
+                    self._collect(act.order, act.wholes)
+                case Close():
+                    self._close_backend(act.verdict)
+
+    # Jobs.
+
+    def _submit(self, order: Order) -> None:
+        setup = self._setup
+        tag = f"{setup.prefix}-{order.number}"
+        sent = self._sent[order.number] = _Sent(order, tag)
+        self._tags[tag] = order.number
+        if self._stopping is not None or self._assembly.closed is not None:
+            verdict = self._stopping or self._assembly.closed
+            assert verdict is not None
+            self._over(sent, "cancelled", verdict)
+            return
+        job_s, execution_s = setup.costs
+        cost = Cost(1, order.executions, job_s + execution_s * order.executions)
+        with self._lock:
+            why_not = self._purse.why_not(cost)
+            if why_not is None:
+                self._purse.reserve(tag, cost)
+        if why_not is not None:
+            self._over(sent, "refused", Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+            return
+        pieces = [piece for piece in self._pieces.values() if _overlap(order, piece.chunk)]
+        sent.chunks = {piece.chunk.start for piece in pieces}
+        self._link.enqueue(
+            JobMessage(
+                tag,
+                setup.counter,
+                cost,
+                setup.retry,
+                setup.job_timeout_s,
+                self._note(order),
+                order.runs,
+                tuple((piece.chunk.start, piece.chunk.stop, [piece.data]) for piece in pieces),
+                setup.memory,
+                simulator_seed(setup.base, order.start),
+            )
+        )
+
+    def _adopt(self, tag: str, runs: Sequence[Run], note: Mapping[str, Any], job_id: str | None) -> None:
+        order = self._assembly.adopt(runs)
+        self._sent[order.number] = _Sent(order, tag, "unknown")
+        self._tags[tag] = order.number
+        job_s, execution_s = self._setup.costs
+        cost = Cost(1, order.executions, job_s + execution_s * order.executions)
+        with self._lock:
+            self._purse.reserve(tag, cost)
+        self._link.enqueue(
+            JobMessage(
+                tag,
+                self._setup.counter,
+                cost,
+                self._setup.retry,
+                self._setup.job_timeout_s,
+                note,
+                tuple(runs),
+                (),
+                self._setup.memory,
+                job_id=job_id,
+            )
+        )
+
+    def _note(self, order: Order) -> dict[str, Any]:
+        """What the journals say of a job, beside the desk's own."""
+        return {
+            "task": self._setup.task_id,
+            "backend": self._setup.name,
+            "runs": [list(run) for run in order.runs],
+            "attempt": order.attempt,
+        }
+
+    def _hear(self, told: Sequence[Told]) -> None:
+        for news in told:
+            number = self._tags.get(news.tag)
+            sent = None if number is None else self._sent.get(number)
+            if sent is None or sent.state in FINAL:
+                continue
+            sent.state = news.state
+            sent.position, sent.eta_s = news.facts.get("position"), news.facts.get("eta_s")
+            if news.state not in FINAL:
+                continue
+            usage = news.facts.get("usage_s")
+            with self._lock:
+                self._purse.settle(sent.tag, _cost(sent.order, news, usage))
+            sent.job = self._job(sent, news, usage)
+            if news.job_id is not None or news.state not in ("cancelled",):
+                self._tell(sent.job)
+            if news.state == "done":
+                if sent.chunks <= self._pieces.keys() and self._complete(sent):
+                    self._do(self._assembly.done(sent.order.number))
+            else:
+                verdict = news.verdict or Verdict("give up", "JobFailedError", "no reason was told")
+                self._over(sent, news.state, verdict)
+
+    def _over(self, sent: _Sent, state: str, verdict: Verdict) -> None:
+        """A job has no result."""
+        sent.state = state
+        self._do(self._assembly.failed(sent.order.number, verdict))
+        del self._sent[sent.order.number]
+        del self._tags[sent.tag]
+        self._link.forget([sent.tag])
+
+    def _complete(self, sent: _Sent) -> bool:
+        """Whether all chunks of a job have come in: those of an adopted one come while it runs."""
+        return True
+
+    def _job(self, sent: _Sent, news: Told, usage: float | None) -> Job:
+        order, times = sent.order, news.times
+        started, ended = times.get("started"), times.get("ended", time.time())
+        begun = started if started is not None else times.get("submitted")
+        return Job(
+            job_id=news.job_id or sent.tag,
+            backend=self._setup.name,
+            start=order.start,
+            stop=order.stop,
+            attempt=order.attempt + max(0, news.attempts - 1),
+            state=news.state,
+            reason=None if news.verdict is None else str(news.verdict),
+            submitted=times.get("submitted"),
+            started=started,
+            ended=ended,
+            circuits=order.circuits,
+            shots=order.executions,
+            seconds=None if begun is None else max(0.0, ended - begun),
+            usage_s=usage,
+        )
+
+    # Rows.
+
+    def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
+        if order is None:
+            self._gather(None, wholes)
+        else:
+            self._gather(self._sent[order.number], wholes)
+
+    def _gather(self, sent: _Sent | None, wholes: Sequence[Whole], error: Exception | None = None) -> None:
+        """Start a Ray task that makes rows; a fetch or a packing that fails is done again, never the job."""
+        chunks = {whole.chunk.start for whole in wholes}
+        earlier = [self._sent[number] for whole in wholes for number in whole.orders]
+        others = {item.order.number: item for item in earlier if item is not sent}
+        touched = [] if sent is None else [p for p in self._pieces.values() if _overlap(sent.order, p.chunk)]
+        pieces = {piece.chunk.start: piece for piece in touched}
+        pieces.update({start: self._pieces[start] for start in chunks})
+        jobs = [item.job for item in (*others.values(), *([sent] if sent else [])) if item.job is not None]
+        raw: Any = error
+        if sent is not None and error is None:
+            raw = self._link.fetch(sent.tag)
+        answers = self._tasks.collect(
+            None if sent is None else sent.order,
+            "" if sent is None or sent.job is None else sent.job.job_id,
+            raw,
+            wholes,
+            jobs,
+            [piece.sheet for piece in pieces.values()],
+            [item.answers for item in others.values()],
+            lambda found: self._queue.put(lambda: self._gathered(sent, wholes, found)),
+        )
+        if sent is not None:
+            sent.answers = answers
+
+    def _gathered(
+        self, sent: _Sent | None, wholes: Sequence[Whole], found: list[Outcome] | BaseException
+    ) -> None:
+        if isinstance(found, BaseException):
+            fetches = 0 if sent is None else sent.fetches
+            if sent is not None:
+                sent.fetches += 1
+            reason = f"its result can't be had: {words(getattr(found, 'cause', None) or found)}"
+            error = RayQjmError(reason) if fetches >= _FETCHES else None
+            wait = min(_FETCH_S[1], _FETCH_S[0] * 2**fetches)
+            if error is not None and sent is None:
+                self._break(error)
+                return
+            self._timers.append((time.monotonic() + wait, lambda: self._gather(sent, wholes, error)))
+            return
+        for whole, outcome in zip(wholes, found, strict=True):
+            piece = self._pieces.pop(whole.chunk.start)
+            self._release(piece.chunk.start)
+            piece.done(outcome)
+
+    def _release(self, start: int) -> None:
+        """A chunk's rows are stored: jobs of which nothing more is wanted are forgotten."""
+        gone = []
+        for sent in list(self._sent.values()):
+            sent.chunks.discard(start)
+            if sent.state == "done" and not sent.chunks:
+                gone.append(sent.tag)
+                del self._sent[sent.order.number]
+                del self._tags[sent.tag]
+        if gone:
+            self._link.forget(gone)
+
+    # The end.
+
+    def _close_backend(self, verdict: Verdict) -> None:
+        """Nothing more goes there: what waits for a permit comes back."""
+        self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
+        waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
+        what = Verdict(
+            "cancelled" if verdict.what == "cancelled" else "elsewhere", verdict.error_type, verdict.reason
+        )
+        self._link.cancel(waiting, what)
+
+    def _stop(self) -> None:
+        if self._stopping is not None:
+            return
+        self._stopping = Verdict(
+            "cancelled", "TaskCancelledError", "the task was cancelled before it was run"
+        )
+        self._give_up_at = time.monotonic() + SERVICE_GRACE_S
+        self._link.cancel(
+            [sent.tag for sent in self._sent.values() if sent.state not in FINAL], self._stopping
+        )
+        self._do(self._assembly.flush())
+
+    def _abandon(self) -> None:
+        self._give_up_at = math.inf
+        if self._stopping is None:
+            self._stop()
+        for sent in list(self._sent.values()):
+            if sent.state in FINAL:
+                continue
+            reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
+            if sent.state != "queued":
+                told = Told(
+                    sent.tag,
+                    "cancelling",
+                    None,
+                    1,
+                    Verdict("cancelled", "JobNotCancelledError", reason),
+                    {},
+                    {},
+                )
+                self._tell(self._job(sent, told, None))
+            self._over(sent, "cancelled", Verdict("cancelled", "JobNotCancelledError", reason))
+
+
+def _overlap(order: Order, chunk: Chunk) -> bool:
+    return any(run.start < chunk.stop and chunk.start < run.stop for run in order.runs)
+
+
+def _cost(order: Order, news: Told, usage: float | None) -> Cost | None:
+    """What a job has cost, where it differs from what was reserved."""
+    if news.job_id is None and news.state != "lost":
+        return Cost()  # it never was at the service
+    return None if usage is None else Cost(1, order.executions, usage)
+
+
+def _nothing() -> None:
+    """The time has come."""
