@@ -26,6 +26,7 @@ from ray_qjm.cluster.blanks import Blanks
 from ray_qjm.cluster.collector import MemoryCollector
 from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.held import HeldPayloads
+from ray_qjm.cluster.launcher import Launchers
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup
 from ray_qjm.options import BackendSpec, RunOptions, TranspileOptions
 from ray_qjm.planning.chunks import ChunkSizer
@@ -91,7 +92,7 @@ def measure(chunks: int) -> tuple[list[float], list[float]]:
         task_id="overhead",
         name=None,
         schedule=Schedule(chunks, [BackendState(ChunkSizer(1.5, most=1))]),
-        launcher=EmptyLauncher(),
+        launcher=Launchers(EmptyLauncher(), {}),
         setup=setup,
         feed=None,
         options=RunOptions(),

@@ -19,6 +19,7 @@ from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.circuits.sources import make_source
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.resume import Durable, Resumed, open_store
+from ray_qjm.cluster.services import check_budget, close_services, open_services, with_shadows
 from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
 from ray_qjm.frontends.progress import View, view
@@ -201,22 +202,31 @@ def _submit(
         column_types=dict(source.column_types),
     )
     pack_setup(setup)  # what can't be pickled is refused before a store is taken
-    resumed = open_store(durable, source, setup, seed=seed, info=info)
-    if resumed is not None:
-        info = {**resumed.task.info, **info}
-    found: Run | None = _whole(resumed, source)
-    if found is None:
-        found = start(
-            source,
-            setup,
-            choices=[(choice.name, choice.spec.resources) for choice in choices],
-            resumed=resumed,
-            name=name,
-            options=options,
-            observe=shown.update,
-        )
-    else:
-        shown.update(found.status)
+    services = open_services(choices, options)
+    try:
+        check_budget(options, setup.shots, services)
+        setup = with_shadows(setup, services)
+        resumed = open_store(durable, source, setup, seed=seed, info=info)
+        if resumed is not None:
+            info = {**resumed.task.info, **info}
+        found: Run | None = _whole(resumed, source)
+        if found is None:
+            found = start(
+                source,
+                setup,
+                choices=choices,
+                services=services,
+                resumed=resumed,
+                name=name,
+                options=options,
+                observe=shown.update,
+            )
+        else:
+            close_services(services)
+            shown.update(found.status)
+    except BaseException:
+        close_services(services)
+        raise
     info |= {
         "task_id": found.task_id,
         "seed": str(setup.seed if resumed is None else resumed.task.seed),

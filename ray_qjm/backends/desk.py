@@ -32,6 +32,8 @@ CLIENT_S = 60.0
 LOOK_AROUND_S = 5.0
 #: Deadline of a call that asks, where no ticket says another.
 ASK_S = 120.0
+#: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
+ABSENT = "JobAbsentError"
 #: The journal's entry of what was spent in all.
 SPENT = "#spent"
 
@@ -388,7 +390,7 @@ class Desk:
     def _intend(self, tag: str) -> None:
         ticket, request = self._book.tickets[tag], self._requests.get(tag)
         if request is None or request.make is None:
-            verdict = Verdict("again", "JobAbsentError", "it never reached the service")
+            verdict = Verdict("again", ABSENT, "it never reached the service")
             self._queue.put(lambda: self._book.held(tag, self._clock(), verdict))
             return
         entry = self._entry(ticket) | {"intended": time.time()}

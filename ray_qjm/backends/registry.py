@@ -7,17 +7,22 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import cloudpickle
+from qiskit.primitives import BaseSamplerV2
 from qiskit.providers import BackendV2
 
+from ray_qjm.backends.base import Adapter, Facts
+from ray_qjm.backends.run_api import RunAdapter
+from ray_qjm.backends.sampler import SamplerAdapter
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
 from ray_qjm.options import BackendSpec
 
 _FAKES = "qiskit_ibm_runtime.fake_provider"
+_SIMULATORS = (_FAKES, "qiskit_aer.", "qiskit.providers.basic_provider", "qiskit.providers.fake_provider")
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class Choice:
         spec: What the user said about it.
         load: Makes the ``BackendV2``; picklable, called once in each worker process.
         backend: The backend itself, where the driver has it; ``None`` for a factory.
+        account: What tells its quota from others; ``None``: it runs on workers, which have none.
     """
 
     name: str
     spec: BackendSpec
     load: Callable[[], Any]
     backend: Any = None
+    account: str | None = None
 
 
 def choose(backends: Any, *, memory: bool = False) -> list[Choice]:
@@ -58,14 +65,33 @@ def choose(backends: Any, *, memory: bool = False) -> list[Choice]:
     taken: dict[str, int] = {}
     for item in given:
         choice = _choose(item if isinstance(item, BackendSpec) else BackendSpec(item))
-        if choice.backend is not None:
+        if isinstance(choice.backend, BackendV2):
             check_options(choice.backend, choice.name, choice.spec.run_options, memory=memory)
         uses = taken[choice.name] = taken.get(choice.name, 0) + 1
         name = choice.name if uses == 1 else f"{choice.name}#{uses}"
-        choices.append(Choice(name, choice.spec, choice.load, choice.backend))
+        choices.append(replace(choice, name=name))
     if not choices:
         raise InvalidInputError("backends is empty. Name at least one, such as 'aer'.")
+    _check_accounts(choices)
     return choices
+
+
+def _check_accounts(choices: Iterable[Choice]) -> None:
+    """Backends of one account have one quota.
+
+    Raises:
+        InvalidInputError: They haven't.
+    """
+    first: dict[str, Choice] = {}
+    for choice in choices:
+        if choice.account is None:
+            continue
+        other = first.setdefault(choice.account, choice)
+        if other.spec.quota != choice.spec.quota:
+            raise InvalidInputError(
+                f"backends {other.name} and {choice.name} share account {choice.account!r}, and have the quotas "
+                f"{other.spec.quota} and {choice.spec.quota}. Give one quota to both, or different accounts."
+            )
 
 
 def check_options(backend: Any, name: str, run_options: Mapping[str, Any], *, memory: bool) -> None:
@@ -101,21 +127,81 @@ def check_loaded(backend: Any, what: str) -> Any:
     return backend
 
 
+@dataclass(frozen=True)
+class MakeAdapter:
+    """Connects to the backend of a choice, in the process of its desk; picklable.
+
+    Attributes:
+        load: Makes the backend, the sampler, or an adapter of the user's own.
+        name: What it is called.
+        run_options: Of its spec.
+    """
+
+    load: Callable[[], Any] = field(repr=False)
+    name: str
+    run_options: Mapping[str, Any]
+
+    def __call__(self) -> Adapter:
+        """Connect.
+
+        Raises:
+            InvalidInputError: It is nothing that jobs could be submitted to.
+        """
+        made = self.load()
+        if isinstance(made, BackendV2):
+            check_options(made, self.name, self.run_options, memory=False)
+            return RunAdapter(made, self.run_options)
+        if isinstance(made, BaseSamplerV2):
+            return SamplerAdapter(made, self.name)
+        if isinstance(made, Adapter):
+            return made
+        raise InvalidInputError(
+            f"factory {self.name} made a {type(made).__name__}; it should make a BackendV2 or a BaseSamplerV2."
+        )
+
+
 def _choose(spec: BackendSpec) -> Choice:
     given = spec.backend_or_factory
     if isinstance(given, str):
-        return _by_name(given, spec)
-    if isinstance(given, BackendV2):
-        name = str(spec.name or given.name or type(given).__name__)
-        return Choice(name, spec, _Pickled(_pickle(given, f"backend {name}")), given)
+        return _placed(_by_name(given, spec), given)
+    if isinstance(given, BackendV2 | BaseSamplerV2):
+        kind = f"{type(given).__module__}.{type(given).__qualname__}"
+        own = getattr(given, "name", None)
+        name = str(spec.name or (own if isinstance(own, str) and own else type(given).__name__))
+        return _placed(
+            Choice(name, spec, _Pickled(_pickle(given, f"backend {name}")), given), f"{kind} {name}"
+        )
     if callable(given):
         name = str(spec.name or getattr(given, "__name__", type(given).__name__))
         _pickle(given, f"factory {name}")
-        return Choice(name, spec, given)
+        kind = f"{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__name__)}"
+        return _placed(Choice(name, spec, given), f"{kind} {name}")
     raise InvalidInputError(
-        f"backends holds a {type(given).__name__}. Give names such as 'aer', BackendV2 objects, or "
+        f"backends holds a {type(given).__name__}. Give names such as 'aer', BackendV2 or BaseSamplerV2 objects, or "
         "BackendSpec(factory)."
     )
+
+
+def _placed(choice: Choice, identity: str) -> Choice:
+    """A choice with its account, if its jobs go through a desk."""
+    spec, backend = choice.spec, choice.backend
+    sampler = isinstance(backend, BaseSamplerV2)
+    if sampler and spec.placement == "workers":
+        raise InvalidInputError(
+            f"placement of sampler {choice.name} is 'workers', where only a BackendV2 can run. Leave it out."
+        )
+    local = backend is None or is_simulator(backend)
+    if spec.placement == "workers" or (spec.placement is None and local and not sampler):
+        return choice
+    return replace(choice, account=spec.account or identity)
+
+
+def is_simulator(backend: Any) -> bool:
+    """Whether a backend is a simulator that may run in any number of processes at once.
+
+    Qiskit's, Aer's and what is derived from them; of all others nobody knows.
+    """
+    return any(kind.__module__.startswith(_SIMULATORS) for kind in type(backend).__mro__)
 
 
 @dataclass(frozen=True)
@@ -210,3 +296,11 @@ def _fakes() -> dict[str, str]:
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.removesuffix("V2")).lower()
             found[snake] = kind
     return found
+
+
+def lost_operations(choice: Choice, facts: Facts) -> list[str]:
+    """Operations of a backend's target that are missing where its jobs are submitted, where the driver has both."""
+    if not isinstance(choice.backend, BackendV2):
+        return []
+    there = set() if facts.target is None else set(facts.target.operation_names)
+    return sorted(set(choice.backend.target.operation_names) - there)

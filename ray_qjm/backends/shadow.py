@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from qiskit.providers import BackendV2, Options
-from qiskit.transpiler import Target
 
 from ray_qjm.backends.base import Facts
 
@@ -21,12 +20,11 @@ class Shadow(BackendV2):  # type: ignore[misc]
     def __init__(self, facts: Facts) -> None:
         super().__init__(name=facts.name)
         self.facts = facts
-        self._target = Target() if facts.target is None else facts.target
 
     @property
     def target(self) -> Any:
-        """The backend's."""
-        return self._target
+        """The backend's; ``None``: circuits go to it as they are."""
+        return self.facts.target
 
     @property
     def max_circuits(self) -> int | None:

@@ -29,7 +29,7 @@ class Compiler:
 
     Args:
         backend: The ``BackendV2``; only its target is looked at, and Qiskit's preset passes get it whole,
-            because a provider may have stages of its own.
+            because a provider may have stages of its own. Its target may be ``None``: circuits stay as they are.
         options: See ``TranspileOptions``.
         seed: ``seed_transpiler`` unless ``options`` has one.
 
@@ -41,11 +41,14 @@ class Compiler:
         self._backend = backend
         self._target = backend.target
         self._level = options.level
+        self._passes = options.pass_manager
+        self._own_passes = options.pass_manager is not None
+        if self._target is None:
+            return
         self._names = frozenset(self._target.operation_names) | _ALWAYS
         # Without coupling any qubits will do, and a circuit's width is the simulator's own affair.
         self._coupled = self._target.build_coupling_map() is not None
         self._supported: dict[tuple[str, tuple[int, ...]], bool] = {}
-        self._passes = options.pass_manager
         if self._passes is None and self._level != "off":
             staged = generate_preset_pass_manager(
                 AUTO_LEVEL if self._level == "auto" else self._level,
@@ -56,7 +59,6 @@ class Compiler:
             # The same passes in one line: a staged manager gathers them anew for each circuit, which takes as
             # long as some of them (2 % of a random circuit of 5 qubits, from its making to its counts).
             self._passes = PassManager([staged.to_flow_controller()])
-        self._own_passes = options.pass_manager is not None
 
     def compile(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """Return the circuit for the backend: the same object if it runs as it is.
@@ -74,6 +76,8 @@ class Compiler:
             )
         if self._own_passes:
             return self._by_own_passes(circuit)
+        if self._target is None:
+            return circuit
         if self._level == "off":
             self._check_isa(circuit, operations)
             return circuit

@@ -116,6 +116,13 @@ def to_qpy(circuits: Sequence[QuantumCircuit]) -> bytes:
     return buffer.getvalue()
 
 
+def smallest_qpy() -> int:
+    """Bytes of a circuit that measures one qubit: no circuit with counts is smaller."""
+    circuit = QuantumCircuit(1, 1)
+    circuit.measure(0, 0)
+    return len(to_qpy([circuit]))
+
+
 def from_qpy(data: bytes) -> list[QuantumCircuit] | None:
     """What ``to_qpy`` was given; ``None`` if the bytes are torn, or of a newer Qiskit."""
     try:

@@ -16,7 +16,7 @@ from ray_qjm.errors import StoreTakenError
 from ray_qjm.planning.events import Chunk, Failure
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import TaskStatus
-from ray_qjm.results.counts import with_jobs
+from ray_qjm.results.counts import with_jobs, with_named_jobs
 from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.parts import MemoryParts
 from ray_qjm.results.records import EndRecord
@@ -71,8 +71,13 @@ class Collector(ABC):
         )
 
     @abstractmethod
-    def take(self, outcome: Outcome, job: int) -> int:
-        """Take the rows of a chunk that ran as this row of the table of jobs; return how many they are."""
+    def take(self, outcome: Outcome, job: int | None) -> int:
+        """Take the rows of a chunk; return how many they are.
+
+        Args:
+            outcome: Of the chunk.
+            job: Row of the table of jobs of the job that ran it; ``None``: each row says which jobs it has.
+        """
 
     @abstractmethod
     def fail(self, failure: Failure, backend: str | None) -> None:
@@ -130,12 +135,13 @@ class MemoryCollector(Collector):
         self._blanks = blanks
         self._parts = MemoryParts(limit=limit, on_gate=on_gate)
 
-    def take(self, outcome: Outcome, job: int) -> int:
+    def take(self, outcome: Outcome, job: int | None) -> int:
         """See ``Collector``."""
         rows = 0
         for batch in read_batches(outcome.data) if outcome.data else ():
             rows += batch.num_rows
-            self._parts.add(with_jobs(batch, [job]))
+            whole = with_named_jobs(batch, self.jobs.places()) if job is None else with_jobs(batch, [job])
+            self._parts.add(whole)
         return rows
 
     def fail(self, failure: Failure, backend: str | None) -> None:
@@ -197,7 +203,7 @@ class StoreCollector(Collector):
         """See ``Collector``."""
         return job_id(task_id, chunk, self._opened.record.epoch)
 
-    def take(self, outcome: Outcome, job: int) -> int:
+    def take(self, outcome: Outcome, job: int | None) -> int:
         """See ``Collector``."""
         for start, stop in outcome.stored:
             self._parts.landed(start, stop)

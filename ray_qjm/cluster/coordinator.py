@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -19,7 +18,8 @@ from ray_qjm.cluster.deaths import dooms_all, reason_for
 from ray_qjm.cluster.exit import end_with_the_process
 from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.cluster.held import Held, HeldPayloads
-from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, waiting
+from ray_qjm.cluster.launcher import Launchers
+from ray_qjm.cluster.messages import Outcome, TaskSetup, waiting
 from ray_qjm.cluster.part_writer import within
 from ray_qjm.cluster.resume import Resumed
 from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
@@ -28,6 +28,7 @@ from ray_qjm.planning.events import (
     Cancel,
     Chunk,
     Crashed,
+    Drained,
     Dropped,
     Event,
     Failure,
@@ -42,27 +43,12 @@ from ray_qjm.planning.events import (
 )
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
+from ray_qjm.results.jobs import Job
 from ray_qjm.results.report import FailureLog, FailureRange, clipped
 from ray_qjm.results.rows import Rows
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
 SLOTS_EVERY_S = 5.0
-
-
-class Launcher(Protocol):
-    """What runs chunks: ``workers.RayLauncher``, or a benchmark's."""
-
-    def slots(self) -> list[int]:
-        """Chunks that can run at once, for each backend."""
-
-    def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
-        """Submit a chunk; ``done`` may be called from any thread."""
-
-    def put(self, payload: Payload) -> Any:
-        """Keep a payload for ``start``."""
-
-    def cancel(self) -> None:
-        """End what is in flight, processes included; each chunk's ``done`` is called all the same."""
 
 
 class Coordinator:
@@ -88,7 +74,7 @@ class Coordinator:
         task_id: str,
         name: str | None,
         schedule: Schedule,
-        launcher: Launcher,
+        launcher: Launchers,
         setup: TaskSetup,
         feed: DriverSource | None,
         options: RunOptions,
@@ -127,6 +113,7 @@ class Coordinator:
         self._pace = Pace()
         self._begun = time.monotonic()
         self._force_at = math.inf
+        self._late_at = math.inf if options.timeout_s is None else self._begun + options.timeout_s
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._status = self._snapshot()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {task_id}", daemon=True)
@@ -148,6 +135,13 @@ class Coordinator:
             force: Kill the worker processes that run chunks, without grace.
         """
         self._calls.put(lambda: self._cancel(force=force))
+
+    def hear(self, news: Event | Job) -> None:
+        """Something that a service's line has to tell; from any thread."""
+        if isinstance(news, Job):
+            self._calls.put(lambda: self._note_job(news))
+        else:
+            self._calls.put(lambda: self._apply(news))
 
     def gate(self, open_: bool) -> None:
         """Hold back new chunks while the reader of the stream lags behind."""
@@ -215,6 +209,7 @@ class Coordinator:
             except BaseException as error:
                 self.error = self.error or (error if isinstance(error, RayQjmError) else _broken(error))
                 self._state = "failed"
+            self._launcher.close()
             self._held.clear()
             self._collector.close()
             self._tell()  # before anyone who waits goes on: the bar's last state is the true one
@@ -232,8 +227,14 @@ class Coordinator:
             if now >= self._force_at:
                 self._launcher.cancel()
                 self._force_at = math.inf
+            if now >= self._late_at:
+                self._late_at = math.inf
+                self._end(
+                    TaskFailedError(f"the task was not done after {self._options.timeout_s:g} s (timeout_s).")
+                )
             try:
-                call = self._calls.get(timeout=max(0.0, min(refresh_at, self._force_at) - now))
+                wake_at = min(refresh_at, self._force_at, self._late_at)
+                call = self._calls.get(timeout=max(0.0, wake_at - now))
             except queue.Empty:
                 continue
             call()
@@ -274,6 +275,8 @@ class Coordinator:
             match action:
                 case Start():
                     self._start(action.chunk)
+                case Drained():
+                    self._launcher.drained(action.backend)
                 case WriteFailed():
                     self._write_failed(action)
                 case Stop():
@@ -350,14 +353,19 @@ class Coordinator:
             self._store(chunk, submitted, result)
 
     def _store(self, chunk: Chunk, submitted: float, outcome: Outcome) -> None:
-        job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
+        # The jobs of a service were noted as they ended.
+        job = None
+        if not outcome.noted:
+            job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
         rows = self._collector.take(outcome, job)
         held = self._held.of(chunk)
         # A slow generator makes small chunks as a slow simulation does.
         seconds = outcome.seconds if held is None else max(outcome.seconds, held.read_s)
         self._held.release(chunk, rows)
         self._failures.add(*within(outcome.failures, chunk.start, chunk.stop))
-        self._apply(Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred))
+        self._apply(
+            Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred, outcome.returned)
+        )
         self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
 
     def _write_failed(self, action: WriteFailed) -> None:
@@ -385,15 +393,20 @@ class Coordinator:
             if self._feeder is not None:
                 self._feeder.stop()
             self._apply(Cancel())
+            self._launcher.stop()
             for chunk in tuple(self._asked):
                 self._asked.remove(chunk)
                 if chunk != self._rest:
                     self._apply(Dropped(chunk))
             self._force_at = time.monotonic() + self._options.cancel_grace_s
         if force:
+            self._launcher.abandon()
             self._force_at = time.monotonic()
 
     # Rows and jobs.
+
+    def _note_job(self, job: Job) -> None:
+        self._collector.jobs.add(job)
 
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None

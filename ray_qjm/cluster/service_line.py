@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.backends.codes import words
-from ray_qjm.backends.desk import Told
+from ray_qjm.backends.desk import ABSENT, Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.messages import Outcome
@@ -27,6 +27,7 @@ from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit, Who
 from ray_qjm.planning.events import Chunk, Closed, Wants
 from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.quota import Cost, Purse
+from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.planning.tickets import FINAL
 from ray_qjm.planning.verdicts import Verdict
@@ -67,6 +68,29 @@ class _Sent:
     eta_s: float | None = None
     #: Chunks that have circuits in it and aren't stored yet.
     chunks: set[int] = field(default_factory=set)
+    #: Circuits of a job of an earlier session that have no rows: they come in as chunks while it runs.
+    awaited: list[tuple[int, int]] = field(default_factory=list)
+    #: What was told of its end before they had.
+    news: Told | None = None
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job of an earlier session of the task that may be at its service.
+
+    Attributes:
+        tag: Its own.
+        runs: All that it runs.
+        awaited: The circuits of these that have no rows, as ranges.
+        job_id: As the service calls it, if known.
+        note: What its journal said of it.
+    """
+
+    tag: str
+    runs: tuple[Run, ...]
+    awaited: tuple[tuple[int, int], ...]
+    job_id: str | None
+    note: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -149,9 +173,9 @@ class ServiceLine:
 
     # From the coordinator.
 
-    def adopt(self, tag: str, runs: Sequence[Run], note: Mapping[str, Any], job_id: str | None) -> None:
+    def adopt(self, job: OpenJob) -> None:
         """A job of an earlier session, which may be at the service; before the first chunk."""
-        self._queue.put(lambda: self._adopt(tag, runs, note, job_id))
+        self._queue.put(lambda: self._adopt(job))
 
     def start(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
         """Take a chunk; ``done`` is called once, from any thread."""
@@ -271,6 +295,7 @@ class ServiceLine:
         else:
             piece.data, piece.sheet = data, sheet
             self._do(self._assembly.prepared(piece.chunk, told.sizes))
+            self._catch_up()
         if self._preparing == 0 and (self._drained or self._stopping is not None):
             self._do(self._assembly.flush())
 
@@ -301,8 +326,7 @@ class ServiceLine:
             assert verdict is not None
             self._over(sent, "cancelled", verdict)
             return
-        job_s, execution_s = setup.costs
-        cost = Cost(1, order.executions, job_s + execution_s * order.executions)
+        cost = self._cost(order)
         with self._lock:
             why_not = self._purse.why_not(cost)
             if why_not is None:
@@ -327,28 +351,34 @@ class ServiceLine:
             )
         )
 
-    def _adopt(self, tag: str, runs: Sequence[Run], note: Mapping[str, Any], job_id: str | None) -> None:
-        order = self._assembly.adopt(runs)
-        self._sent[order.number] = _Sent(order, tag, "unknown")
-        self._tags[tag] = order.number
-        job_s, execution_s = self._setup.costs
-        cost = Cost(1, order.executions, job_s + execution_s * order.executions)
+    def _adopt(self, job: OpenJob) -> None:
+        order = self._assembly.adopt(job.runs)
+        self._sent[order.number] = _Sent(order, job.tag, "unknown", awaited=list(job.awaited))
+        self._tags[job.tag] = order.number
+        cost = self._cost(order)
         with self._lock:
-            self._purse.reserve(tag, cost)
+            self._purse.reserve(job.tag, cost)
+        setup = self._setup
+        timeout_s, memory = setup.job_timeout_s, setup.memory
         self._link.enqueue(
             JobMessage(
-                tag,
-                self._setup.counter,
+                job.tag,
+                setup.counter,
                 cost,
-                self._setup.retry,
-                self._setup.job_timeout_s,
-                note,
-                tuple(runs),
+                setup.retry,
+                timeout_s,
+                job.note,
+                job.runs,
                 (),
-                self._setup.memory,
-                job_id=job_id,
+                memory,
+                job_id=job.job_id,
             )
         )
+
+    def _cost(self, order: Order) -> Cost:
+        """What is reserved for a job."""
+        job_s, execution_s = self._setup.costs
+        return Cost(1, order.executions, job_s + execution_s * order.executions)
 
     def _note(self, order: Order) -> dict[str, Any]:
         """What the journals say of a job, beside the desk's own."""
@@ -369,30 +399,50 @@ class ServiceLine:
             sent.position, sent.eta_s = news.facts.get("position"), news.facts.get("eta_s")
             if news.state not in FINAL:
                 continue
-            usage = news.facts.get("usage_s")
-            with self._lock:
-                self._purse.settle(sent.tag, _cost(sent.order, news, usage))
-            sent.job = self._job(sent, news, usage)
-            if news.job_id is not None or news.state not in ("cancelled",):
-                self._tell(sent.job)
-            if news.state == "done":
-                if sent.chunks <= self._pieces.keys() and self._complete(sent):
-                    self._do(self._assembly.done(sent.order.number))
+            if sent.awaited:
+                sent.news = news
+                self._catch_up()
             else:
-                verdict = news.verdict or Verdict("give up", "JobFailedError", "no reason was told")
-                self._over(sent, news.state, verdict)
+                self._ended(sent, news)
+
+    def _catch_up(self) -> None:
+        """Jobs of an earlier session that had ended before their chunks were there."""
+        have = Ranges((piece.chunk.start, piece.chunk.stop) for piece in self._pieces.values() if piece.sheet)
+        for sent in list(self._sent.values()):
+            news = sent.news
+            if news is None or any(have.rest(start, stop) for start, stop in sent.awaited):
+                continue
+            sent.news, sent.awaited = None, []
+            sent.chunks = {p.chunk.start for p in self._pieces.values() if _overlap(sent.order, p.chunk)}
+            self._ended(sent, news)
+
+    def _ended(self, sent: _Sent, news: Told) -> None:
+        usage = news.facts.get("usage_s")
+        with self._lock:
+            self._purse.settle(sent.tag, _spent(sent.order, news, usage))
+        if news.verdict is not None and news.verdict.error_type == ABSENT:
+            self._drop(sent)
+            self._do(self._assembly.absent(sent.order.number))
+            return
+        sent.job = self._job(sent, news, usage)
+        if news.job_id is not None or news.state != "cancelled":
+            self._tell(sent.job)
+        if news.state == "done":
+            self._do(self._assembly.done(sent.order.number))
+        else:
+            verdict = news.verdict or Verdict("give up", "JobFailedError", "no reason was told")
+            self._over(sent, news.state, verdict)
 
     def _over(self, sent: _Sent, state: str, verdict: Verdict) -> None:
         """A job has no result."""
         sent.state = state
         self._do(self._assembly.failed(sent.order.number, verdict))
+        self._drop(sent)
+
+    def _drop(self, sent: _Sent) -> None:
         del self._sent[sent.order.number]
         del self._tags[sent.tag]
         self._link.forget([sent.tag])
-
-    def _complete(self, sent: _Sent) -> bool:
-        """Whether all chunks of a job have come in: those of an adopted one come while it runs."""
-        return True
 
     def _job(self, sent: _Sent, news: Told, usage: float | None) -> Job:
         order, times = sent.order, news.times
@@ -470,15 +520,10 @@ class ServiceLine:
 
     def _release(self, start: int) -> None:
         """A chunk's rows are stored: jobs of which nothing more is wanted are forgotten."""
-        gone = []
         for sent in list(self._sent.values()):
             sent.chunks.discard(start)
-            if sent.state == "done" and not sent.chunks:
-                gone.append(sent.tag)
-                del self._sent[sent.order.number]
-                del self._tags[sent.tag]
-        if gone:
-            self._link.forget(gone)
+            if sent.state == "done" and not sent.chunks and sent.news is None:
+                self._drop(sent)
 
     # The end.
 
@@ -507,29 +552,20 @@ class ServiceLine:
         self._give_up_at = math.inf
         if self._stopping is None:
             self._stop()
+        reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
+        verdict = Verdict("cancelled", "JobNotCancelledError", reason)
         for sent in list(self._sent.values()):
-            if sent.state in FINAL:
-                continue
-            reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
-            if sent.state != "queued":
-                told = Told(
-                    sent.tag,
-                    "cancelling",
-                    None,
-                    1,
-                    Verdict("cancelled", "JobNotCancelledError", reason),
-                    {},
-                    {},
-                )
-                self._tell(self._job(sent, told, None))
-            self._over(sent, "cancelled", Verdict("cancelled", "JobNotCancelledError", reason))
+            if sent.state not in FINAL:
+                if sent.state != "queued":
+                    self._tell(self._job(sent, Told(sent.tag, "cancelling", None, 1, verdict, {}, {}), None))
+                self._over(sent, "cancelled", verdict)
 
 
 def _overlap(order: Order, chunk: Chunk) -> bool:
     return any(run.start < chunk.stop and chunk.start < run.stop for run in order.runs)
 
 
-def _cost(order: Order, news: Told, usage: float | None) -> Cost | None:
+def _spent(order: Order, news: Told, usage: float | None) -> Cost | None:
     """What a job has cost, where it differs from what was reserved."""
     if news.job_id is None and news.state != "lost":
         return Cost()  # it never was at the service

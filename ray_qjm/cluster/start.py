@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
+import ray
+
+from ray_qjm.backends.registry import Choice
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.cluster.blanks import Blanks
 from ray_qjm.cluster.collector import Collector, MemoryCollector, StoreCollector
 from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.held import HeldPayloads
+from ray_qjm.cluster.launcher import Launchers
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.resume import Resumed
+from ray_qjm.cluster.services import Service, make_lines
 from ray_qjm.cluster.session import connect
 from ray_qjm.cluster.workers import RayLauncher
-from ray_qjm.options import Resources, RunOptions
+from ray_qjm.options import RunOptions
 from ray_qjm.planning.chunks import ChunkSizer
+from ray_qjm.planning.events import Event
+from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.schedule import BackendState, Schedule
 from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.jobs import Job
 
 #: Batches that may wait for the reader of a stream before no new chunks are started: about a minute of work.
 STREAM_AHEAD = 64
@@ -28,7 +36,8 @@ def start(
     source: WorkerSource | DriverSource,
     setup: TaskSetup,
     *,
-    choices: Sequence[tuple[str, Resources]],
+    choices: Sequence[Choice],
+    services: Mapping[int, Service],
     resumed: Resumed | None,
     name: str | None,
     options: RunOptions,
@@ -39,7 +48,8 @@ def start(
     Args:
         source: The circuits.
         setup: What workers need.
-        choices: Name and resources of each backend.
+        choices: Its backends.
+        services: Those that are services, reached.
         resumed: The store of the task, if it has one.
         name: What the user calls it.
         options: Of the task.
@@ -51,7 +61,14 @@ def start(
     with nullcontext() if resumed is None else resumed.opened.given_back_if_it_fails():
         schedule = Schedule(
             source.count,
-            [BackendState(ChunkSizer(options.chunk_s, options.max_chunk)) for _ in choices],
+            [
+                BackendState(
+                    ChunkSizer(options.chunk_s, options.max_chunk),
+                    service=at in services,
+                    weight=choice.spec.weight,
+                )
+                for at, choice in enumerate(choices)
+            ],
             max_failures=options.max_failures,
             crash_retries=options.crash_retries,
             max_in_flight=options.max_in_flight,
@@ -65,7 +82,25 @@ def start(
             setup = resumed.setup(setup)
             resumed.tell(schedule)
         only_here = connect()
-        launcher = RayLauncher(key, pack_setup(setup), choices, only_here=only_here)
+        reference = [ray.put(pack_setup(setup))]
+        workers = RayLauncher(
+            key,
+            reference,
+            [(choice.name, choice.spec.resources) for choice in choices],
+            only_here=only_here,
+        )
+        heard: list[Callable[[Event | Job], None]] = []
+        lines = make_lines(
+            services,
+            setup,
+            reference,
+            key=key,
+            task_id=task_id,
+            options=options,
+            spent=Cost(),
+            open_jobs={},
+            tell=lambda news: heard[0](news),
+        )
         feed = source if isinstance(source, DriverSource) else None
         held = HeldPayloads()
         blanks = Blanks(setup, feed, held)
@@ -79,7 +114,7 @@ def start(
             task_id=task_id,
             name=name,
             schedule=schedule,
-            launcher=launcher,
+            launcher=Launchers(workers, lines),
             setup=setup,
             feed=feed,
             options=options,
@@ -89,5 +124,6 @@ def start(
             observe=observe,
         )
         gate.append(coordinator.gate)
+        heard.append(coordinator.hear)
         coordinator.start()
         return coordinator

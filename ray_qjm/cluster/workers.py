@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
 import ray
 
 from ray_qjm.cluster.chunk_work import ChunkWorker
+from ray_qjm.cluster.launcher import Done
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
 from ray_qjm.cluster.session import identity
 from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, StoreError, TaskFailedError
@@ -27,9 +28,6 @@ _EXACT = 100
 _exact: set[str] = set()
 
 _workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
-
-#: What is called once a chunk ended: its outcome, or why there is none.
-Done = Callable[[Outcome | BaseException], None]
 
 
 def _run_chunk(
@@ -66,7 +64,7 @@ class RayLauncher:
 
     Args:
         task: Key of what workers keep from chunk to chunk.
-        setup: What its workers need, from ``messages.pack_setup``.
+        setup: Reference to what its workers need, from ``messages.pack_setup``, in a list.
         backends: Name of each backend, and what a chunk on it reserves.
         only_here: Whether the cluster is this machine's own and won't grow.
 
@@ -75,12 +73,12 @@ class RayLauncher:
     """
 
     def __init__(
-        self, task: str, setup: bytes, backends: Sequence[tuple[str, Resources]], *, only_here: bool
+        self, task: str, setup: Sequence[Any], backends: Sequence[tuple[str, Resources]], *, only_here: bool
     ) -> None:
         self._task = task
         self._specs = list(backends)
         self._only_here = only_here
-        self._setup = [ray.put(setup)]
+        self._setup = setup
         self._session = identity()
         self._running: dict[Chunk, Any] = {}
         self._largest: dict[int, int | None] = {}

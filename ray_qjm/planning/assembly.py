@@ -202,6 +202,8 @@ class Assembly:
         return Submit(order)
 
     def _leave(self, number: int) -> Order:
+        # A chunk that comes back later with circuits of a job that is over is packed like any other.
+        self._adopted = [order for order in self._adopted if order.number != number]
         try:
             return self._orders.pop(number)
         except KeyError:

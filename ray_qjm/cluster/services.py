@@ -1,0 +1,228 @@
+"""The services of a task: reached before anything runs, and a line of work to each."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from ray_qjm.backends.base import Facts
+from ray_qjm.backends.registry import Choice, MakeAdapter, lost_operations
+from ray_qjm.backends.shadow import ShadowOf
+from ray_qjm.circuits.payload import smallest_qpy
+from ray_qjm.cluster.backend_actor import Counter
+from ray_qjm.cluster.desk_link import DeskLink
+from ray_qjm.cluster.desk_state import state_root
+from ray_qjm.cluster.messages import TaskSetup
+from ray_qjm.cluster.service_line import LineSetup, OpenJob, ServiceLine
+from ray_qjm.cluster.service_tasks import ServiceTasks
+from ray_qjm.cluster.session import connect
+from ray_qjm.errors import BackendLoadError, InvalidInputError
+from ray_qjm.options import Budget, Limits, RunOptions
+from ray_qjm.planning.assembly import Assembly
+from ray_qjm.planning.events import Closed, Wants
+from ray_qjm.planning.quota import Cost, Purse
+from ray_qjm.planning.seeds import simulator_base
+from ray_qjm.results.jobs import Job
+
+#: Seconds between two polls of a service, at least and at most, by how many requests one poll is.
+POLLS_S = (0.05, 60.0)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of a task, reached.
+
+    Attributes:
+        choice: What the user said of it.
+        link: To its desk.
+        counter: What the desk calls it.
+        facts: What it said of itself.
+        limits: Of one job: the tighter of the user's and its own.
+    """
+
+    choice: Choice
+    link: DeskLink
+    counter: str
+    facts: Facts
+    limits: Limits
+
+
+def open_services(choices: Sequence[Choice], options: RunOptions) -> dict[int, Service]:
+    """Reach the services among a task's backends, by their position.
+
+    Raises:
+        InvalidInputError: Limits that no circuit can satisfy, a budget that no job can, or another quota than the
+            one that the account has on this cluster.
+        BackendLoadError: One can't be reached; the message has its words.
+        ConnectionError: Ray can't be.
+    """
+    found: dict[int, Service] = {}
+    wanted = {at: choice for at, choice in enumerate(choices) if choice.account is not None}
+    if not wanted:
+        return found
+    connect()
+    try:
+        for at, choice in wanted.items():
+            found[at] = _open(choice, options)
+    except BaseException:
+        close_services(found)
+        raise
+    return found
+
+
+def close_services(services: Mapping[int, Service]) -> None:
+    """Speak to no service any more."""
+    for service in services.values():
+        with suppress(Exception):
+            service.link.close()
+
+
+def _open(choice: Choice, options: RunOptions) -> Service:
+    spec = choice.spec
+    assert choice.account is not None
+    link = DeskLink(
+        choice.account,
+        f"account {spec.account!r}" if spec.account else f"backend {choice.name}",
+        spec.quota,
+        root=state_root(),
+        call_s=options.retry.call_s,
+    )
+    own = choice.name.partition("#")[0]
+    made = cloudpickle.dumps(MakeAdapter(choice.load, own, spec.run_options))
+    # Backends of one name may differ in what nobody sees; those of two drivers are one if their pickles are.
+    key = f"{own}-{hashlib.sha256(made).hexdigest()[:12]}"
+    try:
+        facts = link.open(Counter(key, made, POLLS_S))
+    except BackendLoadError as error:
+        link.close()
+        raise BackendLoadError(f"backend {choice.name} can't be used: {error}") from None
+    limits = spec.limits.within(facts.limits)
+    _check_same(choice, facts)
+    _check_possible(choice.name, limits, facts, options.budget, spec.quota.budget)
+    return Service(choice, link, key, facts, limits)
+
+
+def _check_same(choice: Choice, facts: Facts) -> None:
+    """Some backends lose their target on the way to another process, and no circuit would compile for them."""
+    if lost := lost_operations(choice, facts):
+        raise InvalidInputError(
+            f"backend {choice.name} has lost {len(lost)} operations of its target on the way to another process "
+            f"({', '.join(lost[:5])}): it can't be pickled as it is. Give BackendSpec(factory, "
+            "placement='actor') with a function that makes it there."
+        )
+
+
+def _check_possible(name: str, limits: Limits, facts: Facts, *budgets: Budget | None) -> None:
+    size = smallest_qpy() // (2 if facts.squeezed else 1)
+    if limits.max_payload_bytes is not None and limits.max_payload_bytes < size:
+        raise InvalidInputError(
+            f"max_payload_bytes of {name} is {limits.max_payload_bytes}, and a circuit of one measurement takes {size} "
+            "bytes. Raise it."
+        )
+    for budget in budgets:
+        seconds = None if budget is None else budget.qpu_seconds
+        if seconds is not None and seconds < facts.job_s:
+            raise InvalidInputError(
+                f"qpu_seconds of the budget is {seconds:g}, and one job on {name} takes {facts.job_s:g} at least. "
+                "Raise it."
+            )
+
+
+def with_shadows(setup: TaskSetup, services: Mapping[int, Service]) -> TaskSetup:
+    """A setup for workers that compile for services, and never see what connects to them."""
+    backends = [
+        (name, replace(spec, backend_or_factory=None), ShadowOf(services[at].facts))
+        if at in services
+        else (name, spec, load)
+        for at, (name, spec, load) in enumerate(setup.backends)
+    ]
+    return replace(setup, backends=backends)
+
+
+def make_lines(
+    services: Mapping[int, Service],
+    setup: TaskSetup,
+    reference: Sequence[Any],
+    *,
+    key: str,
+    task_id: str,
+    options: RunOptions,
+    spent: Cost,
+    open_jobs: Mapping[int, Sequence[OpenJob]],
+    tell: Callable[[Wants | Closed | Job], None],
+) -> dict[int, ServiceLine]:
+    """A line of work to each service; each begins to listen.
+
+    Args:
+        services: Of the task.
+        setup: What workers have.
+        reference: To it, in a list.
+        key: Unique for this session of the task.
+        task_id: Of the task.
+        options: Of the task.
+        spent: What earlier sessions spent of its budget.
+        open_jobs: Jobs of earlier sessions that may be at a service, by its position.
+        tell: As for ``ServiceLine``.
+    """
+    purse, lock = Purse(options.budget, spent), threading.Lock()
+    lines: dict[int, ServiceLine] = {}
+    epoch = 1 if setup.store is None else setup.store.epoch
+    for at, service in services.items():
+        name = setup.backends[at][0]
+        pending = service.choice.spec.quota.max_pending
+        line = lines[at] = ServiceLine(
+            LineSetup(
+                backend=at,
+                name=name,
+                counter=service.counter,
+                account=service.choice.account or name,
+                prefix=f"{task_id}-e{epoch}-{key[:4]}-{at}",
+                task_id=task_id,
+                retry=options.retry,
+                job_timeout_s=options.job_timeout_s,
+                memory=setup.memory,
+                base=simulator_base(setup.seed),
+                costs=(service.facts.job_s, service.facts.execution_s),
+                ahead=max(2, pending // 4),
+            ),
+            Assembly(service.limits, mixed=service.facts.mixed, shots_of=setup.shots_of),
+            service.link,
+            ServiceTasks(key, reference, name, at, service.choice.spec.resources),
+            purse,
+            lock,
+            tell,
+        )
+        service.link.join(f"{key}-{at}", setup.store, line.heard)
+        for job in open_jobs.get(at, ()):
+            line.adopt(job)
+    return lines
+
+
+def check_budget(
+    options: RunOptions, shots: int | np.ndarray[Any, Any], services: Mapping[int, Service]
+) -> None:
+    """Refuse a budget that the smallest job goes beyond.
+
+    Raises:
+        InvalidInputError: It does.
+    """
+    least = shots if isinstance(shots, int) else int(shots.min(initial=1))
+    for service in services.values():
+        for what, budget in (
+            ("the task", options.budget),
+            (service.choice.name, service.choice.spec.quota.budget),
+        ):
+            most = None if budget is None else budget.executions
+            cut = min([least, *(x for x in (service.limits.max_shots, service.limits.max_executions) if x)])
+            if most is not None and most < cut:
+                raise InvalidInputError(
+                    f"the budget of {what} is {most} executions, and the smallest job has {cut}. Raise it, or lower "
+                    "shots."
+                )
