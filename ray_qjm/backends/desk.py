@@ -149,7 +149,8 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         #: Another after each start: numbers of events begin anew then.
-        self.incarnation = secrets.token_hex(8)
+        # The time leads it, so that what a later one writes is read after what an earlier one wrote.
+        self.incarnation = f"{time.time_ns():020}-{secrets.token_hex(4)}"
         self.counts = {"sent": 0, "polls": 0, "looks": 0}
         self._clock = clock
         self._journal = journal
@@ -231,7 +232,9 @@ class Desk:
             known.seen = self._clock()
             known.events = [item for item in known.events if item[0] > after]
             if not known.events:
-                self._changed.wait_for(lambda: known.events, timeout)
+                self._changed.wait_for(lambda: known.events or client not in self._clients, timeout)
+            if client not in self._clients:
+                return None
             known.seen = self._clock()
             return known.number, [told for _, told in known.events]
 
@@ -249,6 +252,7 @@ class Desk:
         """A client has nothing more to ask."""
         with self._changed:
             self._clients.pop(client, None)
+            self._changed.notify_all()
 
     def idle(self) -> bool:
         """Whether there is nobody to work for and nothing under way."""

@@ -147,7 +147,7 @@ class DeskHost:
             self._desk.hello(Client(client))
             return
         objects = store.objects
-        folder = f"{SUBMISSIONS}/{store.epoch}"
+        folder = f"{SUBMISSIONS}/{store.epoch:09}"
 
         def may_send() -> bool:
             return objects.read(epoch_name(store.epoch + 1)) is None

@@ -185,14 +185,14 @@ def contiguous(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
             start = i
 
 
-def failures_of(rows: Sequence[Row]) -> tuple[Failure, ...]:
-    """Why rows have no counts, neighbours of one reason joined."""
+def failures_of(rows: Sequence[Row], status: str = "failed") -> tuple[Failure, ...]:
+    """Why rows have no counts, or not all, neighbours of one reason joined."""
     found: list[Failure] = []
     for row in rows:
-        if row.status != "failed":
+        if row.status != status:
             continue
         failure = Failure(
-            row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or ""
+            row.circuit, row.circuit + 1, row.error_type or "", row.error or "", row.stage or "", status
         )
         last = found[-1] if found else None
         # Equal but for where they begin, and one goes on where the other ends.

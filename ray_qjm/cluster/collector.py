@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
+from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.blanks import Blanks
 from ray_qjm.cluster.messages import Outcome, job_id, read_batches
 from ray_qjm.cluster.part_writer import told_failures, within
@@ -16,6 +17,7 @@ from ray_qjm.errors import StoreTakenError
 from ray_qjm.planning.events import Chunk, Failure
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import TaskStatus
+from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.counts import with_jobs, with_named_jobs
 from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.parts import MemoryParts
@@ -24,6 +26,7 @@ from ray_qjm.results.rows import HeldRows, Rows
 from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_parts import StoredParts
 from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.submissions import clear
 
 
 class Collector(ABC):
@@ -284,6 +287,8 @@ class StoreCollector(Collector):
             status=status.plain(),
         )
         self._opened.finish(end)
+        if end.state == "done":  # else its jobs, which the table has, may be wanted again
+            clear(self._opened.objects, SUBMISSIONS, FINAL)
 
     def close(self) -> None:
         """See ``Collector``."""

@@ -439,9 +439,10 @@ class Coordinator:
             # Some failed in an earlier session, and were to be run again: those rows are there still.
             retried = [] if self._resumed is None else clipped(self._resumed.retried, start, stop)
             self._failures.add(*retried)
-            failed = sum(failure.stop - failure.start for failure in retried)
+            failed = sum(failure.stop - failure.start for failure in retried if failure.status == "failed")
+            self._schedule.done += sum(item.stop - item.start for item in retried) - failed
             self._schedule.failed += failed
-            self._cancelled += stop - start - failed
+            self._cancelled += stop - start - sum(item.stop - item.start for item in retried)
             self._collector.cancel(start, stop, self._why)
         promised = self._feed.count if self._feed is not None else None
         if promised is not None and promised > total and self._state == "done":

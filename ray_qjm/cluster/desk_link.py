@@ -59,6 +59,7 @@ class DeskLink:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._incarnation = ""
+        self._listener: threading.Thread | None = None
         self._actor = self._start()
 
     def open(self, counter: Counter) -> Facts:
@@ -80,7 +81,10 @@ class DeskLink:
         """Begin to listen: what becomes of this client's jobs is told to ``heard``, from another thread."""
         self._client = (client, store)
         ray.get(self._actor.join.remote(client, store), timeout=_CALL_S)
-        threading.Thread(target=self._listen, args=(heard,), name="ray_qjm news", daemon=True).start()
+        self._listener = threading.Thread(
+            target=self._listen, args=(heard,), name="ray_qjm news", daemon=True
+        )
+        self._listener.start()
 
     def enqueue(self, job: JobMessage) -> None:
         """Hand over a job; it is handed over again to a desk that was restarted."""
@@ -105,10 +109,14 @@ class DeskLink:
         self._actor.forget.remote(list(tags))
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more; returns when Ray isn't touched any more."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         if self._client is not None:
             self._actor.bye.remote(self._client[0])
+        if self._listener is not None:
+            self._listener.join(_NEWS_S)
 
     def state(self) -> Mapping[str, Any]:
         """See ``Desk.state``."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray_qjm.errors import StoreInUseError
+from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.lease import Lease, epoch_name, this_process, wait_for_owner
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import Owner, seal, unseal
@@ -20,6 +22,9 @@ VARIABLE = "RAY_QJM_STATE"
 #: Longer than a submission may take (``RetryPolicy.call_s``) and its sign of life may be old: a process that was
 #: stopped and goes on finds its lease over before it could send anything beside its successor.
 LEASE_S = 180.0
+
+#: What is over is remembered for so long, so that a task which resumes isn't charged twice for it.
+_STALE_S = 30 * 86_400.0
 
 _JOBS = "jobs"
 
@@ -58,12 +63,17 @@ class DeskState:
             record = _take(objects, owner)
         self._lease = Lease(objects, record, LEASE_S)
         self._margin_s = call_s
-        self.before: dict[str, dict[str, Any]] = submissions(objects, _JOBS)
+        self.before: dict[str, dict[str, Any]] = {
+            tag: entry for tag, entry in submissions(objects, _JOBS).items() if not _is_stale(entry)
+        }
         self.log = SubmissionLog(objects, f"{_JOBS}/{record.epoch:09}")
         old = [entry.name for entry in objects.entries(_JOBS)]
         # All that counts is written anew before the old goes: a crash between the two leaves both.
         self.log.write(list(self.before.values()))
         objects.remove(old)
+        for folder in ("epochs", "beats"):
+            names = [entry.name for entry in objects.entries(folder)]
+            objects.remove([name for name in names if _number(name) < record.epoch])
 
     def holds(self) -> bool:
         """Whether this process may submit: its sign of life is younger than the lease less a submission."""
@@ -100,6 +110,11 @@ def _take(objects: Objects, owner: Owner) -> Incarnation:
             seal({"epoch": record.epoch, "owner": vars(owner), "began": record.began}),
         ):
             return record
+
+
+def _is_stale(entry: Mapping[str, Any]) -> bool:
+    """Whether a job is over for so long that its task won't come to ask for it."""
+    return entry.get("state") in FINAL and time.time() - (entry.get("ended") or 0.0) > _STALE_S
 
 
 def _number(name: str) -> int:

@@ -94,6 +94,7 @@ class Outcome:
         stored: Ranges of circuits whose rows stand in the store, in place of ``data``.
         done: Circuits with counts.
         failures: Those without, neighbours of one reason joined.
+        partial: Of those with counts the ones that lack shots, for a reason that may pass.
         deferred: Those that weren't run, because they need more memory than the chunk had reserved.
         returned: Those that the backend won't run: another one may.
         noted: Whether the jobs that ran it are in the table of jobs already, and each row says which it has.
@@ -107,6 +108,7 @@ class Outcome:
     stored: tuple[tuple[int, int], ...] = ()
     done: int = 0
     failures: tuple[Failure, ...] = ()
+    partial: tuple[Failure, ...] = ()
     deferred: tuple[Deferred, ...] = ()
     returned: tuple[Returned, ...] = ()
     noted: bool = False

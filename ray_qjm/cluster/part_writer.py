@@ -113,7 +113,7 @@ class PartWriter:
         failures: list[Failure] = []
         for batch, jobs, names in rows:
             start = first_circuit(batch)
-            told = within(outcome.failures, start, start + batch.num_rows)
+            told = within([*outcome.failures, *outcome.partial], start, start + batch.num_rows)
             head = self._write(batch, jobs, names, marks, told)
             stored.append((head.start, head.stop))
             failures += told_failures(head)
@@ -158,4 +158,5 @@ def told_failures(head: Head) -> list[Failure]:
     return [
         Failure(f.start, f.stop, f.error_type or "", f.error or "", f.stage or "", f.status)
         for f in head.failures
+        if f.status == "failed"
     ]

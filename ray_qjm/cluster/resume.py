@@ -6,7 +6,7 @@ import io
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +27,18 @@ from ray_qjm.results.records import TaskRecord, pack_epoch
 from ray_qjm.results.report import FailureRange, clipped, merge
 from ray_qjm.results.store import SHOTS, Opened, take
 
-#: Reasons that may have passed when the task is resumed: ``retry_failed=True`` runs these circuits again.
-MAY_PASS = frozenset({WorkerDiedError.__name__})
-
+#: Reasons that may have passed when the task is resumed: ``retry_failed=True`` runs these circuits again. So may
+#: whatever kept circuits from being submitted (stage "submit").
+MAY_PASS = frozenset(
+    {
+        WorkerDiedError.__name__,
+        "NoCreditError",
+        "JobCancelledError",
+        "JobNotCancelledError",
+        "JobTimeoutError",
+        "DeskGoneError",
+    }
+)
 
 #: Circuits that are read at once to be compared.
 _BLOCK = 256
@@ -60,7 +69,7 @@ class Resumed:
     @property
     def failed(self) -> int:
         """How many circuits of those that are kept have no counts."""
-        return sum(failure.stop - failure.start for failure in self.failures)
+        return _failed(self.failures)
 
     @property
     def task(self) -> TaskRecord:
@@ -107,7 +116,7 @@ class Resumed:
 
     def tell(self, schedule: Schedule) -> None:
         """Tell a fresh schedule what needn't be run."""
-        schedule.kept, schedule.done, schedule.failed = self.kept, self.done, self.failed
+        schedule.kept, schedule.done, schedule.failed = Ranges(self.kept), self.done, self.failed
         if schedule.total is None:
             schedule.total = self.total
 
@@ -203,17 +212,21 @@ def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
         marks[start:stop] = opened.marks[part][start - part.start : stop - part.start]
         at = start
         for failure in merge(clipped(opened.heads[part].failures, start, stop)):
-            if retry_failed and failure.error_type in MAY_PASS:
+            if retry_failed and (failure.error_type in MAY_PASS or failure.stage == "submit"):
                 kept.add(at, failure.start)
                 at = failure.stop
                 retried.append(failure)
             else:
                 failures.append(failure)
         kept.add(at, stop)
-    failed = sum(failure.stop - failure.start for failure in failures)
-    done = sum(stop - start for start, stop in kept) - failed
+    done = sum(stop - start for start, stop in kept) - _failed(failures)
     opened.heads, opened.marks = {}, {}  # of many parts they are large, and nobody asks for them again
     return Resumed(opened, kept, done, tuple(merge(failures)), tuple(merge(retried)), marks)
+
+
+def _failed(failures: Iterable[FailureRange]) -> int:
+    """Circuits without any counts: partial ones are done, as far as they are."""
+    return sum(failure.stop - failure.start for failure in failures if failure.status == "failed")
 
 
 def _spot_check(found: Resumed, source: WorkerSource) -> None:

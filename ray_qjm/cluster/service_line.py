@@ -40,6 +40,8 @@ LINGER_S = 10.0
 #: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
 _FETCH_S = (0.5, 60.0)
 _FETCHES = 12
+#: How long the end of its thread is waited for.
+_CLOSE_S = 10.0
 #: How long a cancelled task waits for the service to say that its jobs are cancelled.
 SERVICE_GRACE_S = 60.0
 
@@ -202,8 +204,9 @@ class ServiceLine:
         self._queue.put(self._abandon)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; returns when it doesn't touch Ray any more."""
         self._queue.put(None)
+        self._thread.join(_CLOSE_S)
         self._link.close()
 
     def stand(self) -> dict[str, Any]:

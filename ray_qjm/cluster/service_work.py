@@ -180,27 +180,26 @@ class ServiceWorker:
         Returns:
             An outcome for each whole chunk; and the answers for circuits of the others.
         """
-        begun = time.perf_counter()
-        answers: Answers = {}
         rows = {row.circuit: row for sheet in sheets for row in sheet.rows}
-        for earlier in before:
-            for circuit, found in earlier.items():
-                answers.setdefault(circuit, []).extend(found)
+        mine: Answers = {}
         if result is not None:
             for circuit, slice_, answer in _read(result, rows, samples=self._facts.samples):
-                answers.setdefault(circuit, []).append((slice_, answer, result.job_id))
+                mine.setdefault(circuit, []).append((slice_, answer, result.job_id))
         by_start = {sheet.chunk.start: sheet for sheet in sheets}
         known = {job.job_id: job for job in jobs}
         outcomes = []
         for whole in wholes:
             sheet = by_start[whole.chunk.start]
-            mine = {c: answers.pop(c) for c in range(sheet.chunk.start, sheet.chunk.stop) if c in answers}
-            outcomes.append(self._outcome(whole, sheet, mine, known, begun))
-        return outcomes, answers
+            # Each job's answers once: those of its other chunks are for them to take.
+            answers = {
+                circuit: [item for source in (*before, mine) for item in source.get(circuit, ())]
+                for circuit in range(sheet.chunk.start, sheet.chunk.stop)
+            }
+            outcomes.append(self._outcome(whole, sheet, answers, known))
+        over = {circuit for whole in wholes for circuit in range(whole.chunk.start, whole.chunk.stop)}
+        return outcomes, {circuit: found for circuit, found in mine.items() if circuit not in over}
 
-    def _outcome(
-        self, whole: Whole, sheet: Sheet, answers: Answers, jobs: Mapping[str, Job], begun: float
-    ) -> Outcome:
+    def _outcome(self, whole: Whole, sheet: Sheet, answers: Answers, jobs: Mapping[str, Job]) -> Outcome:
         lacks = _by_circuit(whole.lacks)
         returned: list[Returned] = []
         rows: list[Row] = []
@@ -222,6 +221,7 @@ class ServiceWorker:
         outcome = Outcome(
             done=sum(row.counts is not None for row in rows),
             failures=failures_of(rows),
+            partial=failures_of(rows, "partial"),
             returned=_joined(returned),
             noted=True,
             seconds=sheet.prepared.seconds,

@@ -20,14 +20,15 @@ from ray_qjm.cluster.backend_actor import Counter
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.desk_state import state_root
 from ray_qjm.cluster.messages import TaskSetup
-from ray_qjm.cluster.service_line import LineSetup, OpenJob, ServiceLine
+from ray_qjm.cluster.open_jobs import EarlierJobs
+from ray_qjm.cluster.service_line import LineSetup, ServiceLine
 from ray_qjm.cluster.service_tasks import ServiceTasks
 from ray_qjm.cluster.session import connect
 from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Budget, Limits, RunOptions
 from ray_qjm.planning.assembly import Assembly
 from ray_qjm.planning.events import Closed, Wants
-from ray_qjm.planning.quota import Cost, Purse
+from ray_qjm.planning.quota import Purse
 from ray_qjm.planning.seeds import simulator_base
 from ray_qjm.results.jobs import Job
 
@@ -154,8 +155,7 @@ def make_lines(
     key: str,
     task_id: str,
     options: RunOptions,
-    spent: Cost,
-    open_jobs: Mapping[int, Sequence[OpenJob]],
+    earlier: EarlierJobs,
     tell: Callable[[Wants | Closed | Job], None],
 ) -> dict[int, ServiceLine]:
     """A line of work to each service; each begins to listen.
@@ -167,11 +167,10 @@ def make_lines(
         key: Unique for this session of the task.
         task_id: Of the task.
         options: Of the task.
-        spent: What earlier sessions spent of its budget.
-        open_jobs: Jobs of earlier sessions that may be at a service, by its position.
+        earlier: What earlier sessions have submitted.
         tell: As for ``ServiceLine``.
     """
-    purse, lock = Purse(options.budget, spent), threading.Lock()
+    purse, lock = Purse(options.budget, earlier.spent), threading.Lock()
     lines: dict[int, ServiceLine] = {}
     epoch = 1 if setup.store is None else setup.store.epoch
     for at, service in services.items():
@@ -200,7 +199,7 @@ def make_lines(
             tell,
         )
         service.link.join(f"{key}-{at}", setup.store, line.heard)
-        for job in open_jobs.get(at, ()):
+        for job in earlier.open.get(at, ()):
             line.adopt(job)
     return lines
 

@@ -16,6 +16,7 @@ from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.held import HeldPayloads
 from ray_qjm.cluster.launcher import Launchers
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
+from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs
 from ray_qjm.cluster.resume import Resumed
 from ray_qjm.cluster.services import Service, make_lines
 from ray_qjm.cluster.session import connect
@@ -23,7 +24,6 @@ from ray_qjm.cluster.workers import RayLauncher
 from ray_qjm.options import RunOptions
 from ray_qjm.planning.chunks import ChunkSizer
 from ray_qjm.planning.events import Event
-from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.schedule import BackendState, Schedule
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.jobs import Job
@@ -76,11 +76,15 @@ def start(
         task_id = secrets.token_hex(4)
         # Worker processes keep what they have made for a task, and a resumed one writes under another epoch.
         key = secrets.token_hex(8)
+        earlier = EarlierJobs()
         if resumed is not None:
             task_id = resumed.task.task_id
             name = name or resumed.task.info.get("name")
             setup = resumed.setup(setup)
             resumed.tell(schedule)
+            names = [name for name, _, _ in setup.backends]
+            earlier = earlier_jobs(resumed.opened, resumed.kept, names, services)
+            schedule.bound = earlier.chunks()
         only_here = connect()
         reference = [ray.put(pack_setup(setup))]
         workers = RayLauncher(
@@ -97,8 +101,7 @@ def start(
             key=key,
             task_id=task_id,
             options=options,
-            spent=Cost(),
-            open_jobs={},
+            earlier=earlier,
             tell=lambda news: heard[0](news),
         )
         feed = source if isinstance(source, DriverSource) else None

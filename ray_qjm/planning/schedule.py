@@ -75,8 +75,6 @@ class BackendState:
     wants: int = 0
     #: Why it takes nothing more.
     closed: tuple[str, str] | None = None
-    #: Chunks that only it can have: jobs of an earlier session hold their circuits.
-    bound: deque[Chunk] = field(default_factory=deque)
     #: Whether it was told that there is nothing more for it.
     drained: bool = False
 
@@ -109,6 +107,7 @@ class Schedule:
             slot never waits for the driver.
         max_in_flight: Most chunks in flight over all backends.
         kept: Circuits that have their rows from an earlier run; they are passed over.
+        bound: Chunks that only their backend can have, ascending: jobs of an earlier session are running them.
     """
 
     total: int | None
@@ -118,6 +117,7 @@ class Schedule:
     prefetch: int = 2
     max_in_flight: int | None = None
     kept: Ranges = field(default_factory=Ranges)
+    bound: deque[Chunk] = field(default_factory=deque)
     next_index: int = 0
     done: int = 0
     failed: int = 0
@@ -231,8 +231,7 @@ class Schedule:
         state.closed = reason = event.error_type, event.error
         if self.cancelling:
             return
-        waiting = [*state.bound, *state.reserved, *self._again]
-        state.bound.clear()
+        waiting = [*state.reserved, *self._again]
         state.reserved.clear()
         self._again.clear()
         for chunk in waiting:
@@ -242,6 +241,10 @@ class Schedule:
         if self.total is None:
             self._stop(f"no backend takes circuits any more. The last reason: {': '.join(reason)}", actions)
             return
+        while self.bound:  # their jobs are at the service all the same
+            chunk = self._bound()
+            self._enter(chunk)
+            actions.append(Start(chunk))
         for start, stop in self.kept.rest(self.next_index, self.total):
             self._give_up(Chunk(start, stop, event.backend), reason, actions)
         self.next_index = self.total
@@ -295,9 +298,9 @@ class Schedule:
     def _cancel(self) -> None:
         self.cancelling = True
         self._again.clear()
+        self.bound.clear()
         for state in self.backends:
             state.reserved.clear()
-            state.bound.clear()
 
     def _count_failure(
         self, failure: Failure, state: BackendState, actions: list[Action], *, mixed: bool
@@ -356,8 +359,6 @@ class Schedule:
 
     def _next_chunk(self, backend: int) -> Chunk | None:
         state = self.backends[backend]
-        if state.bound:
-            return state.bound.popleft()
         # Chunks that wait for memory inside Ray leave half of the room to others, or a core might idle.
         if state.reserved and state.reserving < max(1, state.slots):
             return state.reserved.popleft()
@@ -366,6 +367,10 @@ class Schedule:
                 self._again.remove(chunk)
                 return replace(chunk, backend=backend)
         start, stop = self.kept.gap(self.next_index)
+        if self.bound:
+            if self.bound[0].start <= start:
+                return self._bound()
+            stop = self.bound[0].start if stop is None else min(stop, self.bound[0].start)
         left = None if self.total is None else self.total - start - self.kept.count(start, self.total)
         if left is not None and left <= 0:
             return None
@@ -374,10 +379,16 @@ class Schedule:
         self.next_index = wanted if stop is None else min(wanted, stop)
         return Chunk(start, self.next_index, backend)
 
+    def _bound(self) -> Chunk:
+        """The next chunk that jobs of an earlier session are running; from now on it is passed over."""
+        chunk = self.bound.popleft()
+        self.kept.add(chunk.start, chunk.stop)
+        return chunk
+
     def _finish_if_idle(self, actions: list[Action]) -> None:
         if self._finished or self._started or self._again:
             return
-        if any(backend.reserved or backend.bound for backend in self.backends):
+        if self.bound or any(backend.reserved for backend in self.backends):
             return
         ended = self.total is not None and self.kept.gap(self.next_index)[0] >= self.total
         if ended or self.cancelling:

@@ -63,7 +63,7 @@ from ray_qjm.results.winners import PartName, Taken, winners
 TASK = "task.json"
 #: The shots of each circuit, where they differ: a NumPy array.
 SHOTS = "shots.npy"
-#: Everything that a store has beside it.
+#: What only its owner and the owner's workers write; ``submissions/`` is the desks'.
 FOLDERS = ("epochs", "ends", "beats", "cancels", "inputs", "jobs", "parts")
 
 #: Parts that are read at once when a store is taken: an object store answers after milliseconds.

@@ -7,7 +7,7 @@ folds them into one, so that a million jobs are neither a million objects nor a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ray_qjm.results.objects import Objects
@@ -79,3 +79,9 @@ def _fold(state: dict[str, dict[str, Any]], entries: Iterable[Entry]) -> None:
         if known.get("gone"):
             # The tag alone: an older batch may still be there to speak of it.
             state[entry["tag"]] = {"tag": entry["tag"], "gone": True}
+
+
+def clear(objects: Objects, folder: str, final: Collection[str]) -> None:
+    """Remove everything below a folder, if all jobs there are in a final state."""
+    if all(entry.get("state") in final for entry in submissions(objects, folder).values()):
+        objects.remove([entry.name for entry in objects.entries(folder)])

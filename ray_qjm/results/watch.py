@@ -185,7 +185,7 @@ class StoredTask:
     def _counted(self, seen: Look, state: str) -> TaskStatus:
         """A status made from what is stored."""
         stored = sum(stop - start for start, stop, _ in seen.taken)
-        failed = sum(item.stop - item.start for item in self._failures(seen))
+        failed = sum(item.stop - item.start for item in self._failures(seen) if item.status == "failed")
         names = [] if seen.record is None else list(seen.record.backends)
         jobs = {job.job_id: job for head in self._heads.values() for job in head.jobs}
         names += sorted({job.backend for job in jobs.values()} - set(names))

@@ -1,0 +1,114 @@
+"""Jobs that earlier sessions of a task have submitted: what they cost, and which may still have results."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_qjm.cluster.backend_actor import SUBMISSIONS
+from ray_qjm.cluster.service_line import OpenJob
+from ray_qjm.errors import InvalidInputError
+from ray_qjm.planning.events import Chunk
+from ray_qjm.planning.orders import Run
+from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.ranges import Ranges
+from ray_qjm.planning.tickets import FINAL
+from ray_qjm.results.jobs import Job
+from ray_qjm.results.store import Opened
+from ray_qjm.results.submissions import submissions
+
+#: Most circuits of a chunk whose jobs are under way: as many as a worker prepares in seconds.
+_MOST = 1000
+
+
+@dataclass(frozen=True)
+class EarlierJobs:
+    """What earlier sessions have submitted.
+
+    Attributes:
+        open: Jobs that may have results of circuits without rows, by the position of their backend.
+        spent: What those cost that are over.
+    """
+
+    open: Mapping[int, Sequence[OpenJob]] = field(default_factory=dict)
+    spent: Cost = field(default_factory=Cost)
+
+    def chunks(self) -> deque[Chunk]:
+        """The circuits of open jobs as chunks, ascending."""
+        found: list[Chunk] = []
+        for backend, jobs in self.open.items():
+            awaited = Ranges(part for job in jobs for part in job.awaited)
+            for start, stop in awaited:
+                found += [Chunk(at, min(at + _MOST, stop), backend) for at in range(start, stop, _MOST)]
+        return deque(sorted(found, key=lambda chunk: chunk.start))
+
+
+def earlier_jobs(
+    opened: Opened, kept: Ranges, backends: Sequence[str], services: Iterable[int]
+) -> EarlierJobs:
+    """Read what the store says of jobs; those that are over are added to its table of jobs.
+
+    Args:
+        opened: The store.
+        kept: Circuits that have their rows.
+        backends: Names of the task's backends.
+        services: Positions of those that are services.
+
+    Raises:
+        InvalidInputError: A backend with open jobs isn't among them.
+    """
+    entries = submissions(opened.objects, SUBMISSIONS)
+    positions = {backends[at]: at for at in services}
+    known = opened.jobs.places()
+    found: dict[int, list[OpenJob]] = {}
+    spent = Cost()
+    missing: dict[str, list[str]] = {}
+    for tag, entry in sorted(entries.items()):
+        runs = tuple(Run(*run) for run in entry["runs"])
+        over = entry["state"] in FINAL
+        if entry["state"] == "refused" or (entry["state"] == "cancelled" and entry["job_id"] is None):
+            continue  # the service never had it
+        if over:
+            jobs, executions, seconds = entry["cost"]
+            spent = spent + Cost(jobs, executions, seconds if entry["usage_s"] is None else entry["usage_s"])
+            if entry["job_id"] is not None and entry["job_id"] not in known:
+                opened.jobs.add(_job(entry, runs))
+        awaited = tuple(Ranges(part for run in runs for part in kept.rest(run.start, run.stop)))
+        if not awaited or (over and entry["state"] != "done"):
+            continue
+        backend = positions.get(entry["backend"])
+        if backend is None:
+            missing.setdefault(entry["backend"], []).append(entry["job_id"] or tag)
+            continue
+        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt")}
+        found.setdefault(backend, []).append(OpenJob(tag, runs, awaited, entry["job_id"], note))
+    for name, ids in missing.items():
+        raise InvalidInputError(
+            f"store {opened.objects.root} has {len(ids)} jobs on backend {name} that may be running or have results "
+            f"({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}), and this call doesn't name it. Name it among "
+            "backends too, so that their circuits aren't paid for twice."
+        )
+    return EarlierJobs(found, spent)
+
+
+def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:
+    started, ended = entry.get("started"), entry.get("ended") or entry.get("submitted") or 0.0
+    begun = started if started is not None else entry.get("submitted")
+    return Job(
+        job_id=entry["job_id"],
+        backend=entry["backend"],
+        start=min(run.start for run in runs),
+        stop=max(run.stop for run in runs),
+        attempt=entry["attempt"],
+        state=entry["state"],
+        reason=entry.get("reason"),
+        submitted=entry.get("submitted"),
+        started=started,
+        ended=ended,
+        circuits=sum(run.circuits for run in runs),
+        shots=sum(run.executions for run in runs),
+        seconds=None if begun is None else max(0.0, ended - begun),
+        usage_s=entry.get("usage_s"),
+    )
