@@ -104,6 +104,9 @@ class Adapter(Protocol):
     def fetch(self, job_id: str) -> Any:
         """The result of a job that is done, picklable, for ``decode`` of the adapter's module."""
 
+    def forget(self, job_id: str) -> None:
+        """Nothing more is wanted of a job: its result is stored, or it has none."""
+
     def cancel(self, job_id: str) -> None:
         """Ask the service to cancel a job; whether it has is for ``status`` to say."""
 
@@ -116,3 +119,16 @@ class Adapter(Protocol):
 
 class JobGoneError(Exception):
     """A job can't be had any more: the process that submitted it has died, and the client can't look it up."""
+
+
+@dataclass(frozen=True)
+class FetchFailed:
+    """Why the result of a job couldn't be had.
+
+    Attributes:
+        reason: In the client's words.
+        final: Whether asking again is of no use.
+    """
+
+    reason: str
+    final: bool

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ray_qjm.backends.base import Adapter, Submission
+from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError, Submission
 from ray_qjm.backends.calls import Calls, Journal, Writer
 from ray_qjm.backends.codes import words
 from ray_qjm.options import Quota, RetryPolicy
@@ -239,14 +239,14 @@ class Desk:
             return known.number, [told for _, told in known.events]
 
     def fetch(self, tag: str) -> Any:
-        """The result of a job that is done; asks the service each time.
-
-        Raises:
-            KeyError: No such job is known.
-            Exception: Whatever the provider's client raises.
-        """
-        ticket = self._book.tickets[tag]
-        return self._adapters[ticket.counter].fetch(ticket.job_id or "")
+        """The result of a job that is done, or ``FetchFailed``; asks the service each time."""
+        ticket = self._book.tickets.get(tag)
+        if ticket is None or ticket.counter not in self._adapters:
+            return FetchFailed("the desk doesn't know the job yet", final=False)
+        try:
+            return self._adapters[ticket.counter].fetch(ticket.job_id or "")
+        except Exception as error:
+            return FetchFailed(f"{type(error).__name__}: {words(error)}", isinstance(error, JobGoneError))
 
     def bye(self, client: str) -> None:
         """A client has nothing more to ask."""
@@ -350,8 +350,11 @@ class Desk:
 
     def _forget(self, tags: Sequence[str]) -> None:
         for tag in tags:
+            ticket = self._book.tickets.get(tag)
             self._book.forget(tag)
             if tag not in self._book.tickets:
+                if ticket is not None and ticket.job_id is not None:
+                    self._adapters[ticket.counter].forget(ticket.job_id)
                 self._drop(tag)
 
     def _drop(self, tag: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from qiskit.providers import JobStatus
 from ray_qjm.backends.answers import read_answer
 from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
+from ray_qjm.backends.held_jobs import HeldJobs
 from ray_qjm.errors import BackendResultError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
@@ -43,8 +42,9 @@ class RunAdapter:
         self._backend = backend
         self._run_options = dict(run_options)
         self._options = set(backend.options)
-        self._jobs: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        recall = getattr(backend, "retrieve_job", None)
+        self._recall = recall if callable(recall) else None
+        self._jobs = HeldJobs(str(backend.name), self._recall)
 
     def facts(self) -> Facts:
         """See ``Adapter``."""
@@ -54,7 +54,7 @@ class RunAdapter:
             target=self._backend.target,
             limits=Limits(max_circuits=None if most is None else int(most)),
             stages=stages_of(self._backend),
-            recalled=callable(getattr(self._backend, "retrieve_job", None)),
+            recalled=self._recall is not None,
         )
 
     def submit(self, job: Submission) -> str:
@@ -64,11 +64,7 @@ class RunAdapter:
             options["memory"] = True
         if job.seed is not None and "seed_simulator" in self._options:
             options["seed_simulator"] = job.seed
-        made = self._backend.run(list(job.circuits), **options)
-        job_id = str(made.job_id() or secrets.token_hex(8))
-        with self._lock:
-            self._jobs[job_id] = made
-        return job_id
+        return self._jobs.add(self._backend.run(list(job.circuits), **options))
 
     def find(self, tag: str) -> list[str] | None:
         """See ``Adapter``."""
@@ -80,7 +76,7 @@ class RunAdapter:
 
     def fetch(self, job_id: str) -> list[Answer]:
         """See ``Adapter``: an answer a circuit, in the order of the submission."""
-        result = self._job(job_id).result()
+        result = self._jobs.get(job_id).result()
         answers = []
         for answer in result.results:
             try:
@@ -89,13 +85,15 @@ class RunAdapter:
                 answers.append(Answer(error=str(error)))
             except Exception as error:  # whatever a strange answer makes of attribute and key look-ups
                 answers.append(Answer(error=f"{type(error).__name__}: {error}"))
-        with self._lock:
-            self._jobs.pop(job_id, None)
         return answers
+
+    def forget(self, job_id: str) -> None:
+        """See ``Adapter``."""
+        self._jobs.drop(job_id)
 
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``."""
-        self._job(job_id).cancel()
+        self._jobs.get(job_id).cancel()
 
     def cost_s(self, job: Submission) -> float:
         """See ``Adapter``."""
@@ -105,24 +103,9 @@ class RunAdapter:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
         return judge(error, "split job")
 
-    def _job(self, job_id: str) -> Any:
-        with self._lock:
-            job = self._jobs.get(job_id)
-        if job is None:
-            recall = getattr(self._backend, "retrieve_job", None)
-            if not callable(recall):
-                raise JobGoneError(
-                    f"job {job_id} can't be asked for: the process that submitted it is gone, and {self._backend.name} "
-                    "has no retrieve_job."
-                )
-            job = recall(job_id)
-            with self._lock:
-                self._jobs[job_id] = job
-        return job
-
     def _seen(self, job_id: str) -> Seen:
         try:
-            job = self._job(job_id)
+            job = self._jobs.get(job_id)
         except JobGoneError as error:
             return Seen("failed", Verdict("give up", "JobLostError", str(error)))
         status = job.status()

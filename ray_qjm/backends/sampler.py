@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ from qiskit.providers import JobStatus
 
 from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
+from ray_qjm.backends.held_jobs import HeldJobs
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
@@ -50,8 +49,7 @@ class SamplerAdapter:
         self._sampler = sampler
         self._name = name
         self._mixed = mixed
-        self._jobs: dict[str, Any] = {}
-        self._lock = threading.Lock()
+        self._jobs = HeldJobs(name, None)
 
     def facts(self) -> Facts:
         """See ``Adapter``."""
@@ -66,11 +64,7 @@ class SamplerAdapter:
 
     def submit(self, job: Submission) -> str:
         """See ``Adapter``."""
-        made = self._sampler.run(pubs(job), shots=None if self._mixed else job.shots[0])
-        job_id = str(made.job_id() or secrets.token_hex(8))
-        with self._lock:
-            self._jobs[job_id] = made
-        return job_id
+        return self._jobs.add(self._sampler.run(pubs(job), shots=None if self._mixed else job.shots[0]))
 
     def find(self, tag: str) -> list[str] | None:
         """See ``Adapter``."""
@@ -82,14 +76,15 @@ class SamplerAdapter:
 
     def fetch(self, job_id: str) -> list[PubBits]:
         """See ``Adapter``: the bits of each circuit, in the order of the submission."""
-        found = bits_of(self._job(job_id).result())
-        with self._lock:
-            self._jobs.pop(job_id, None)
-        return found
+        return bits_of(self._jobs.get(job_id).result())
+
+    def forget(self, job_id: str) -> None:
+        """See ``Adapter``."""
+        self._jobs.drop(job_id)
 
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``."""
-        self._job(job_id).cancel()
+        self._jobs.get(job_id).cancel()
 
     def cost_s(self, job: Submission) -> float:
         """See ``Adapter``."""
@@ -99,19 +94,9 @@ class SamplerAdapter:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
         return judge(error, "split job")
 
-    def _job(self, job_id: str) -> Any:
-        with self._lock:
-            job = self._jobs.get(job_id)
-        if job is None:
-            raise JobGoneError(
-                f"job {job_id} can't be asked for: the process that submitted it is gone, and a sampler has no way to "
-                "have a job again."
-            )
-        return job
-
     def _seen(self, job_id: str) -> Seen:
         try:
-            job = self._job(job_id)
+            job = self._jobs.get(job_id)
         except JobGoneError as error:
             return Seen("failed", Verdict("give up", "JobLostError", str(error)))
         status = job.status()

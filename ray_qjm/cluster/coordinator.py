@@ -104,6 +104,7 @@ class Coordinator:
         self._held = held
         self._collector = collector
         self._resumed = resumed
+        self._drained: set[int] = set()
         self._submitted: dict[Chunk, float] = {}
         self._failures = FailureLog(() if resumed is None else resumed.failures)
         self._cancelled = 0
@@ -274,9 +275,10 @@ class Coordinator:
         for action in self._schedule.handle(*events):
             match action:
                 case Start():
+                    self._drained.discard(action.chunk.backend)
                     self._start(action.chunk)
                 case Drained():
-                    self._launcher.drained(action.backend)
+                    self._drained.add(action.backend)
                 case WriteFailed():
                     self._write_failed(action)
                 case Stop():
@@ -286,6 +288,10 @@ class Coordinator:
                     )
                 case Finish():
                     pass  # the loop sees it
+        # Circuits that are being read are still to come.
+        for backend in self._drained - {chunk.backend for chunk in self._asked}:
+            self._drained.remove(backend)
+            self._launcher.drained(backend)
 
     def _start(self, chunk: Chunk) -> None:
         held = None
@@ -327,6 +333,7 @@ class Coordinator:
             chunk = replace(chunk, stop=chunk.start + number)
         held = self._held.add(chunk.start, chunk.stop, reading.reference, reading.seconds)
         self._submit(chunk, held)
+        self._apply()
 
     def _done(self, chunk: Chunk, result: Outcome | BaseException) -> None:
         submitted = self._submitted.pop(chunk)

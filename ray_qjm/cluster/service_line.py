@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray.exceptions import RayError
+
+from ray_qjm.backends.base import FetchFailed
 from ray_qjm.backends.codes import words
 from ray_qjm.backends.desk import ABSENT, Told
 from ray_qjm.cluster.backend_actor import JobMessage
@@ -502,24 +505,31 @@ class ServiceLine:
             sent.answers = answers
 
     def _gathered(
-        self, sent: _Sent | None, wholes: Sequence[Whole], found: list[Outcome] | BaseException
+        self, sent: _Sent | None, wholes: Sequence[Whole], found: list[Outcome] | FetchFailed | BaseException
     ) -> None:
-        if isinstance(found, BaseException):
-            fetches = 0 if sent is None else sent.fetches
-            if sent is not None:
-                sent.fetches += 1
-            reason = f"its result can't be had: {words(getattr(found, 'cause', None) or found)}"
-            error = RayQjmError(reason) if fetches >= _FETCHES else None
-            wait = min(_FETCH_S[1], _FETCH_S[0] * 2**fetches)
-            if error is not None and sent is None:
-                self._break(error)
-                return
-            self._timers.append((time.monotonic() + wait, lambda: self._gather(sent, wholes, error)))
+        if isinstance(found, (FetchFailed, BaseException)):
+            self._gather_again(sent, wholes, found)
             return
         for whole, outcome in zip(wholes, found, strict=True):
             piece = self._pieces.pop(whole.chunk.start)
             self._release(piece.chunk.start)
             piece.done(outcome)
+
+    def _gather_again(
+        self, sent: _Sent | None, wholes: Sequence[Whole], why: FetchFailed | BaseException
+    ) -> None:
+        final = isinstance(why, FetchFailed) and why.final
+        reason = why.reason if isinstance(why, FetchFailed) else words(why)
+        fetches = 0 if sent is None else sent.fetches
+        if sent is None and not isinstance(why, RayError):
+            raise RayQjmError(f"rows can't be made: {reason}")
+        if sent is not None:
+            sent.fetches += 1
+            # Ray writes of errors that nobody has looked at: that of the outcomes said the same.
+            sent.answers.future().add_done_callback(lambda future: future.exception())
+        error = RayQjmError(f"its result can't be had: {reason}") if final or fetches >= _FETCHES else None
+        wait = 0.0 if final else min(_FETCH_S[1], _FETCH_S[0] * 2**fetches)
+        self._timers.append((time.monotonic() + wait, lambda: self._gather(sent, wholes, error)))
 
     def _release(self, start: int) -> None:
         """A chunk's rows are stored: jobs of which nothing more is wanted are forgotten."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from ray_qjm.backends.base import FetchFailed
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
 from ray_qjm.cluster.service_work import Answers, Prepared, Result, ServiceWorker, Sheet
 from ray_qjm.errors import BackendLoadError, SourceError, StoreError
@@ -57,7 +58,9 @@ def _collect(
     jobs: Sequence[Job],
     sheets: int,
     *rest: Any,
-) -> tuple[list[Outcome], Answers]:
+) -> tuple[list[Outcome] | FetchFailed, Answers]:
+    if isinstance(raw, FetchFailed):
+        return raw, {}
     result = None if order is None else Result(order, job_id, raw)
     try:
         return _worker(task, setup, backend).collect(result, wholes, rest[:sheets], rest[sheets:], jobs)
@@ -109,7 +112,7 @@ class ServiceTasks:
         jobs: Sequence[Job],
         sheets: Sequence[Any],
         before: Sequence[Any],
-        done: Callable[[list[Outcome] | BaseException], None],
+        done: Callable[[list[Outcome] | FetchFailed | BaseException], None],
     ) -> Any:
         """Make rows; ``done`` gets the outcomes. Returns the reference to answers for chunks that aren't whole."""
         outcomes, answers = _collect_task.options(name=f"collect from {self._name}", **self._options).remote(
