@@ -15,7 +15,7 @@ from qiskit import QuantumCircuit
 
 from ray_qjm.backends import ibm_jobs
 from ray_qjm.backends.base import Facts, Submission
-from ray_qjm.backends.codes import causes, http_status, judge
+from ray_qjm.backends.codes import causes, http_status, judge, words
 from ray_qjm.backends.ibm_place import IbmPlace
 from ray_qjm.backends.ibm_session import OVERHEARD, NotSentError, connect
 from ray_qjm.backends.run_api import stages_of
@@ -101,7 +101,9 @@ class IbmAdapter:
                 self._leave_closed_session(error)
                 if outbox.posted:
                     raise
-                raise NotSentError("nothing was submitted") from error
+                # That the backend isn't there is what the client makes of any request that failed.
+                hidden = outbox.trouble if type(error).__name__ == "QiskitBackendNotFoundError" else None
+                raise NotSentError("nothing was submitted") from (hidden or error)
         job_id = str(made.job_id())
         self._circuits[job_id] = len(job.circuits)
         return job_id
@@ -243,6 +245,8 @@ class IbmAdapter:
         cause = error.__cause__
         if cause is None:  # it was held up
             return Verdict("again", type(error).__name__, str(error))
+        if type(cause).__name__ == "QiskitBackendNotFoundError":
+            return Verdict("elsewhere", type(cause).__name__, words(cause))
         of_the_net = any(_is_of_the_net(one) for one in causes(cause))
         verdict = judge(cause, "again" if of_the_net else "split job")
         if verdict.what == "unknown" or (of_the_net and verdict.what in ("split job", "split shots")):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,8 @@ POST_S = 70.0
 #: What comes before the submission itself (usage, status of the backend) may take so long; then nothing is sent:
 #: whoever asked for it is about to give up waiting, and to look whether the job is there.
 HELD_UP_S = 45.0
+#: All that is asked to get to know an account and its backend, most of which the client asks without a deadline.
+CONNECTED_S = 90.0
 #: A service that asks for more patience than this is asked again all the same, or given up, by whoever asks.
 MAX_RETRY_AFTER_S = 20.0
 #: A job has at most 8 tags, and ours are two of them.
@@ -44,7 +47,17 @@ class Outbox:
 
     def begin(self) -> None:
         """This thread begins with a submission."""
-        self._local.began, self._local.posted = time.monotonic(), False
+        self._local.began, self._local.posted, self._local.trouble = time.monotonic(), False, None
+
+    def failed(self, trouble: Exception) -> None:
+        """A request of this thread has failed for good."""
+        self._local.trouble = trouble
+
+    @property
+    def trouble(self) -> Exception | None:
+        """The last request of this thread that failed: the client keeps some of its troubles to itself."""
+        found: Exception | None = getattr(self._local, "trouble", None)
+        return found
 
     def post(self) -> None:
         """This thread is about to send the request that creates the job.
@@ -106,8 +119,7 @@ def connect(place: IbmPlace, sampler_options: Mapping[str, Any]) -> Connection:
     try:
         name, account = _account(place)
         secret = str(account.get("token") or "")
-        with OVERHEARD:
-            return _connect(place, name, account, secret, sampler_options)
+        return _in_time(lambda: _connect(place, name, account, secret, sampler_options))
     except RayQjmError:
         raise
     except ImportError as error:
@@ -120,6 +132,32 @@ def connect(place: IbmPlace, sampler_options: Mapping[str, Any]) -> Connection:
             told = told.replace(secret, "<API key>")
         # Not ``from error``: a traceback would show what was struck out here.
         raise BackendLoadError(f"can't connect to {place.backend} at IBM Quantum Platform: {told}") from None
+
+
+def _in_time(call: Callable[[], Connection]) -> Connection:
+    """Run a call that may hang: the client asks for its backends without any deadline.
+
+    Raises:
+        TimeoutError: It took too long.
+        Exception: Whatever it raises.
+    """
+    ended: queue.SimpleQueue[Connection | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            with OVERHEARD:
+                ended.put(call())
+        except Exception as error:
+            ended.put(error)
+
+    threading.Thread(target=run, name="ray_qjm ibm", daemon=True).start()
+    try:
+        found = ended.get(timeout=CONNECTED_S)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {CONNECTED_S:g} s") from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _account(place: IbmPlace) -> tuple[str | None, Mapping[str, Any]]:
@@ -225,6 +263,7 @@ def _transport(outbox: Outbox) -> Any:
     """
     from qiskit_ibm_runtime.api.session import STATUS_FORCELIST
     from requests.adapters import HTTPAdapter
+    from requests.exceptions import HTTPError
     from urllib3.util.retry import Retry
 
     class Patience(Retry):
@@ -238,7 +277,15 @@ def _transport(outbox: Outbox) -> Any:
             further["timeout"] = (CONNECT_S, POST_S if creates else GET_S)
             if creates:
                 outbox.post()
-            return super().send(request, *given, **further)
+            try:
+                response = super().send(request, *given, **further)
+            except Exception as error:
+                outbox.failed(error)
+                raise
+            if response.status_code >= 400:
+                told = f"{response.status_code} {response.reason} for {request.method} {request.url}"
+                outbox.failed(HTTPError(told, response=response))
+            return response
 
     # As the client has it, but for POST.
     retries = Patience(total=5, connect=3, backoff_factor=0.5, status_forcelist=STATUS_FORCELIST)

@@ -114,6 +114,7 @@ def test_no_credit_is_understood(ibm: IbmService) -> None:
     assert refused(adapter()).what == "no credit"
 
 
+@pytest.mark.parametrize("route", [USAGE, "GET /backends"])
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
@@ -126,11 +127,11 @@ def test_no_credit_is_understood(ibm: IbmService) -> None:
     ],
 )
 def test_what_fails_before_the_submission_is_not_unknown(
-    ibm: IbmService, fault: Any, what: str, monkeypatch: pytest.MonkeyPatch
+    ibm: IbmService, route: str, fault: Any, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("urllib3.util.retry.Retry.sleep", lambda *_: None)  # the client's own waits
     one = adapter()
-    ibm.script(faults=[{"on": USAGE, **fault}])
+    ibm.script(faults=[{"on": route, **fault}])
     assert refused(one).what == what
     assert SUBMIT not in ibm.state()["requests"]
 
@@ -178,11 +179,19 @@ def test_different_shots_are_refused_by_the_client(ibm: IbmService) -> None:
         one.submit(type(job("t"))([ones(0), ones(1)], [1, 2], "t"))
 
 
-def test_a_revoked_token_ends_it(ibm: IbmService) -> None:
-    one = adapter()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_revoked_token_ends_it(ibm: IbmService, kind: Any) -> None:
+    one = adapter(sampler=kind)
     ibm.script(revoked=True)
     verdict = refused(one)
-    assert (verdict.what, verdict.error_type) == ("give up", "IBMNotAuthorizedError")
+    assert verdict.what == "give up"
+    assert "401" in verdict.reason
+
+
+def test_a_backend_that_is_gone_is_not_tried_again(ibm: IbmService) -> None:
+    one = adapter()
+    ibm.script(backends=[("ibm_other", "manila")])
+    assert refused(one).what == "elsewhere"
 
 
 def test_a_poll_that_fails_raises(ibm: IbmService) -> None:

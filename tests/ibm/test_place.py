@@ -14,6 +14,7 @@ from qiskit_ibm_runtime import Batch, QiskitRuntimeService, SamplerV2, Session
 from qiskit_ibm_runtime.executor_sampler import Sampler
 from qiskit_ibm_runtime.fake_provider import FakeManilaV2
 
+from ray_qjm.backends import ibm_session
 from ray_qjm.backends.ibm import IbmAdapter
 from ray_qjm.backends.ibm_place import IbmPlace, fits, key_hash
 from ray_qjm.errors import BackendLoadError, InvalidInputError
@@ -156,6 +157,23 @@ def test_a_wrong_key_is_told_without_it(ibm: IbmService, monkeypatch: pytest.Mon
     assert raised.value.__cause__ is None
 
 
+def test_a_revoked_token_is_told(ibm: IbmService) -> None:
+    place = IbmPlace.of(IbmBackend("ibm_loop"))
+    ibm.script(revoked=True)
+    with pytest.raises(BackendLoadError, match="can't connect to ibm_loop") as raised:
+        IbmAdapter(place)
+    assert API_KEY not in str(raised.value)
+
+
+def test_a_service_that_says_nothing_is_not_waited_for(
+    ibm: IbmService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ibm_session, "CONNECTED_S", 0.5)
+    ibm.script(faults=[{"on": "GET /backends", "delay_s": 2.0}])
+    with pytest.raises(BackendLoadError, match=r"no answer in 0\.5 s"):
+        IbmAdapter(IbmPlace.of(IbmBackend("ibm_loop")))
+
+
 def test_no_account_at_all_is_told(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QISKIT_IBM_TOKEN", raising=False)
     place = IbmPlace.of(IbmBackend("ibm_loop"))
@@ -165,7 +183,7 @@ def test_no_account_at_all_is_told(saved: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_instance_or_backend_that_is_not_there_is_told(ibm: IbmService) -> None:
-    with pytest.raises(BackendLoadError, match="can't connect to ibm_none .*No backend matches"):
+    with pytest.raises(BackendLoadError, match=r"can't connect to ibm_none .*No backend matches"):
         IbmAdapter(IbmPlace.of(IbmBackend("ibm_none")))
     with pytest.raises(BackendLoadError, match="does not have access"):
         IbmAdapter(IbmPlace.of(IbmBackend("ibm_loop", instance=CRN.format("other"))))
