@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from qiskit import QuantumCircuit
@@ -16,11 +15,12 @@ from qiskit import QuantumCircuit
 from ray_qjm.backends import ibm_jobs
 from ray_qjm.backends.base import Facts, Submission
 from ray_qjm.backends.codes import causes, http_status, judge, words
+from ray_qjm.backends.ibm_mode import JobMode, is_closed
 from ray_qjm.backends.ibm_place import IbmPlace
 from ray_qjm.backends.ibm_session import OVERHEARD, NotSentError, connect
 from ray_qjm.backends.run_api import stages_of
 from ray_qjm.backends.sampler import PubBits, bits_of, pubs
-from ray_qjm.errors import BackendLoadError, BackendResultError
+from ray_qjm.errors import BackendResultError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
@@ -39,15 +39,27 @@ METRICS_S = 30.0
 RESULT_S = 60.0
 #: https://quantum.cloud.ibm.com/docs/guides/job-limits: executions and input of a Sampler job, as of 2026.
 LIMITS = Limits(max_executions=10_000_000, max_payload_bytes=300_000_000)
+#: ``SamplerV2`` sends circuits in an older format of QPY: a sixth more than they take as we measure them.
+SAMPLER_LIMITS = replace(LIMITS, max_payload_bytes=250_000_000)
 #: https://quantum.cloud.ibm.com/docs/guides/estimate-job-run-time: about 2 s a job, and for each execution the
 #: default repetition delay and the length of the circuit.
 JOB_S, REPETITION_S = 2.0, 250e-6
 #: Lengths of so many circuits stand for those of a whole job: each takes about a millisecond to work out.
 LENGTHS = 10
-#: IBM's code for a session that takes no more jobs.
-SESSION_CLOSED = "1217"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConnectIbm:
+    """Makes the adapter, in whichever process it is called; picklable, without the API key."""
+
+    place: IbmPlace
+    run_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> IbmAdapter:
+        """Connect; raises as ``IbmAdapter`` does."""
+        return IbmAdapter(self.place, self.run_options)
 
 
 class IbmAdapter:
@@ -64,10 +76,7 @@ class IbmAdapter:
     def __init__(self, place: IbmPlace, run_options: Mapping[str, Any] | None = None) -> None:
         self._place = place
         self._to = connect(place, dict(run_options or {}))
-        self._lock = threading.Lock()
-        self._session: Any = None
-        if place.mode != "job" and place.session_id is not None:
-            self._session = self._rebuilt_session(place.session_id)
+        self._mode = JobMode(place, self._to)
         self._circuits: dict[str, int] = {}
         self._queue_asked: dict[str, float] = {}
 
@@ -78,12 +87,15 @@ class IbmAdapter:
             return Facts(
                 name=str(backend.name),
                 target=backend.target,
-                limits=LIMITS,
+                limits=LIMITS if self._to.executor else SAMPLER_LIMITS,
                 mixed=False,
                 samples=True,
                 stages=stages_of(backend),
                 tagged=True,
                 recalled=True,
+                squeezed=True,
+                job_s=JOB_S,
+                execution_s=REPETITION_S,
             )
 
     def submit(self, job: Submission) -> str:
@@ -94,11 +106,11 @@ class IbmAdapter:
         outbox.begin()
         with OVERHEARD:
             try:
-                made = self._to.kind(mode=self._mode(), options=options).run(pubs(job))
+                made = self._to.kind(mode=self._mode.get(), options=options).run(pubs(job))
             except NotSentError:
                 raise
             except Exception as error:
-                self._leave_closed_session(error)
+                self._mode.failed(error)
                 if outbox.posted:
                     raise
                 # That the backend isn't there is what the client makes of any request that failed.
@@ -189,56 +201,13 @@ class IbmAdapter:
             if (http_status(error) or 0) >= 500:
                 # Codes that say "try again" included: a gateway may have lost the answer to a job that runs.
                 verdict = replace(verdict, what="unknown")
-        if _is_of_a_closed_session(error) and self._place.session_id is None:
+        if self._mode.own and is_closed(error):
             verdict = replace(verdict, what="again")
         return replace(verdict, reason=self._to.clean(verdict.reason))
 
     def close(self) -> None:
         """Let the batch or session that this adapter has opened take no more jobs; those that it has go on."""
-        if self._place.session_id is not None:
-            return  # somebody else's
-        with self._lock:
-            session, self._session = self._session, None
-        if session is not None:
-            with OVERHEARD:
-                session.close()
-
-    # Submitting.
-
-    def _mode(self) -> Any:
-        """What jobs are sent to. A batch or session of our own is opened by its first job: time runs from then."""
-        if self._place.mode == "job":
-            return self._to.backend
-        from qiskit_ibm_runtime import Batch, Session
-
-        with self._lock:
-            if self._session is None:
-                self._session = (Batch if self._place.mode == "batch" else Session)(backend=self._to.backend)
-            return self._session
-
-    def _rebuilt_session(self, session_id: str) -> Any:
-        from qiskit_ibm_runtime import Batch, Session
-
-        place = self._place
-        further: dict[str, Any] = {}
-        if place.use_fractional_gates:
-            further["use_fractional_gates"] = place.use_fractional_gates
-        if place.calibration_id is not None:
-            further["calibration_id"] = place.calibration_id
-        try:
-            with OVERHEARD:
-                kind = Batch if place.mode == "batch" else Session
-                return kind.from_id(session_id, self._to.service, **further)
-        except Exception as error:
-            told = self._to.clean(f"{type(error).__name__}: {error}")
-            raise BackendLoadError(
-                f"{place.mode} {session_id} of {place.backend} can't be used: {told}"
-            ) from None
-
-    def _leave_closed_session(self, error: BaseException) -> None:
-        if self._place.session_id is None and _is_of_a_closed_session(error):
-            with self._lock:
-                self._session = None  # the next job opens another one
+        self._mode.close()
 
     def _not_sent(self, error: NotSentError) -> Verdict:
         """Nothing was submitted: a request before it failed, or the client refuses a circuit."""
@@ -320,10 +289,6 @@ def _is(told: Mapping[str, Any] | None, status: str) -> bool:
     """Whether a job is said to be in a state, by the service's own name for it."""
     said = (told or {}).get("state")
     return isinstance(said, Mapping) and str(said.get("status")).upper() == status
-
-
-def _is_of_a_closed_session(error: BaseException) -> bool:
-    return any(SESSION_CLOSED in str(cause) and "ession" in str(cause) for cause in causes(error))
 
 
 def _is_of_the_net(error: BaseException) -> bool:

@@ -282,9 +282,10 @@ def _transport(outbox: Outbox) -> Any:
             except Exception as error:
                 outbox.failed(error)
                 raise
-            if response.status_code >= 400:
-                told = f"{response.status_code} {response.reason} for {request.method} {request.url}"
-                outbox.failed(HTTPError(told, response=response))
+            page = "html" in response.headers.get("Content-Type", "")
+            if page or response.status_code >= 400:
+                told = f"{response.status_code} {response.reason}{' (a page)' if page else ''}"
+                outbox.failed(HTTPError(f"{told} for {request.method} {request.url}", response=response))
             return response
 
     # As the client has it, but for POST.

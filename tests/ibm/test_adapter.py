@@ -79,8 +79,8 @@ def test_a_session_of_our_own_that_was_closed_is_opened_anew(ibm: IbmService) ->
     one = adapter(mode="batch")
     one.submit(job("t-1", ones(0)))
     first = ibm.journal("accepted")[0]["session"]
-    one._session.cancel()
-    one._session._active = True  # somebody else has closed it: this client doesn't know
+    one._mode.get().cancel()
+    one._mode.get()._active = True  # somebody else has closed it: this client doesn't know
     with pytest.raises(Exception, match=r".") as closed:
         one.submit(job("t-2", ones(0)))
     assert one.classify(closed.value).what == "again"

@@ -15,6 +15,7 @@ from ray_qjm.backends.base import Submission
 from ray_qjm.backends.desk import Client, Desk, Request, Told
 from ray_qjm.backends.ibm import IbmAdapter
 from ray_qjm.options import Quota, RetryPolicy
+from ray_qjm.planning.book import NOBODY
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.tickets import FINAL
 from ray_qjm.planning.verdicts import Verdict
@@ -22,12 +23,12 @@ from tests.ibm.script import API_KEY
 from tests.ibm.service import IbmService
 from tests.ibm.submitting import SUBMIT, adapter, ones
 
-RETRY = RetryPolicy(attempts=20, wait_s=0.05, max_wait_s=0.3, lost_grace_s=2.0, call_s=20.0)
+RETRY = RetryPolicy(attempts=20, wait_s=0.05, max_wait_s=0.3, lost_grace_s=1.0, call_s=20.0)
 #: What a submission may meet; how many of 100 meet it.
 FAULTS: list[tuple[int, dict[str, Any]]] = [
     (12, {"when": "after", "status": 502}),
     (8, {"when": "after", "drop": True}),
-    (8, {"when": "late", "delay_s": 0.7}),
+    (8, {"when": "late", "delay_s": 0.4}),
     (8, {"status": 502}),
     (8, {"drop": True}),
     (8, {"status": 429, "retry_after_s": 0.2}),
@@ -151,8 +152,8 @@ def test_a_lost_reply_is_adopted_not_resubmitted(ibm: IbmService) -> None:
 def test_a_twin_that_lands_after_all_is_cancelled(ibm: IbmService) -> None:
     """A submission lands after the look-ups have given it up for absent, and beside the second one."""
     one = adapter()
-    ibm.script(hold_queue=True, faults=[{"on": SUBMIT, "nth": [0], "when": "late", "delay_s": 1.5}])
-    retry = RetryPolicy(attempts=3, wait_s=0.05, lost_grace_s=0.5)
+    ibm.script(hold_queue=True, faults=[{"on": SUBMIT, "nth": [0], "when": "late", "delay_s": 1.2}])
+    retry = RetryPolicy(attempts=3, wait_s=0.05, lost_grace_s=0.8)
     with desk(one) as (made, _):
         made.enqueue("me", requests(1, retry))
         ibm.wait_for(lambda event: event["kind"] == "late")
@@ -161,6 +162,35 @@ def test_a_twin_that_lands_after_all_is_cancelled(ibm: IbmService) -> None:
         told = wait_for(made, ["t-0"])["t-0"]
         assert (told.state, told.attempts) == ("done", 2)
     assert ibm.state()["runs"] == {"c0": 1}
+
+
+def test_a_job_of_an_earlier_attempt_is_not_taken_for_a_lost_one(ibm: IbmService) -> None:
+    """The first is cancelled by the service; the reply to the second is lost, and both have one tag."""
+    one = adapter()
+    ibm.script(
+        endings=[{"end": "cancelled", "nth": [0]}],
+        faults=[{"on": SUBMIT, "nth": [1], "when": "after", "drop": True}],
+    )
+    with desk(one) as (made, memory):
+        made.enqueue("me", requests(1))
+        told = wait_for(made, ["t-0"])["t-0"]
+        first, second = one.find("t-0") or []
+        assert (told.state, told.attempts, told.job_id) == ("done", 2, second)
+        assert memory.of("t-0")[-1]["past"] == [first]
+    assert sorted(job["status"] for job in ibm.state()["jobs"]) == ["Cancelled", "Completed"]
+
+
+def test_a_twin_of_an_earlier_desk_is_cancelled(ibm: IbmService) -> None:
+    ibm.script(hold_queue=True)
+    one = adapter()
+    twin = one.submit(Submission([ones(0, marker="c0")], [10], "t-0"))
+    entry = {"counter": "ibm", "client": NOBODY, "cost": [1, 10, 2.0], "retry": vars(RETRY)}
+    tag = f"t-0~{twin}"
+    before = {tag: {"tag": tag, "job_id": twin, "state": "submitted", **entry}}
+    with desk(one, before=before) as (made, memory):
+        wait_until(lambda: [job["status"] for job in ibm.state()["jobs"]] == ["Cancelled"])
+        wait_until(lambda: made.state()["pending"] == 0)
+        assert memory.of(tag)[-1] == {"tag": tag, "gone": True}
 
 
 def test_jobs_of_an_earlier_desk_are_taken_over(ibm: IbmService) -> None:
