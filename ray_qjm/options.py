@@ -218,6 +218,53 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
+class IbmBackend:
+    """A backend of IBM Quantum Platform by its name, see ``BackendSpec.ibm``.
+
+    Attributes:
+        name: Of the backend.
+        instance: Name or CRN of the instance that pays; ``None``: the account's, or one that has the backend.
+        channel: As ``QiskitRuntimeService`` takes it; ``None``: the account's.
+        url: Of the service; ``None``: the account's.
+        sampler: ``"executor"`` submits through ``executor_sampler.Sampler``, ``"sampler"`` through ``SamplerV2``,
+            ``None`` through the former where the installed client has it.
+        mode: ``"batch"`` and ``"session"`` open one of these and send all jobs there.
+        sampler_options: Options of the sampler: its options object, or a mapping; picklable.
+        use_fractional_gates: As ``QiskitRuntimeService.backend`` takes it.
+    """
+
+    name: str
+    instance: str | None = None
+    channel: str | None = None
+    url: str | None = None
+    sampler: Literal["executor", "sampler"] | None = None
+    mode: Literal["job", "batch", "session"] = "job"
+    sampler_options: Any = None
+    use_fractional_gates: bool | None = False
+
+    def __post_init__(self) -> None:
+        for field_name in ("name", "instance", "channel", "url"):
+            value: object = getattr(self, field_name)
+            if value is None and field_name != "name":
+                continue
+            if not isinstance(value, str) or value.strip() == "":
+                hint = "give a text" if field_name == "name" else "give a text or None"
+                raise InvalidInputError(f"{field_name} of the IBM backend is {value!r}; {hint}.")
+        if self.channel not in (None, "ibm_quantum_platform", "ibm_cloud"):
+            raise InvalidInputError(
+                f"channel is {self.channel!r}; it can be 'ibm_quantum_platform', 'ibm_cloud' or None."
+            )
+        if self.sampler not in (None, "executor", "sampler"):
+            raise InvalidInputError(f"sampler is {self.sampler!r}; it can be 'executor', 'sampler' or None.")
+        if self.mode not in ("job", "batch", "session"):
+            raise InvalidInputError(f"mode is {self.mode!r}; it can be 'job', 'batch' or 'session'.")
+        if self.use_fractional_gates not in (None, True, False):
+            raise InvalidInputError(
+                f"use_fractional_gates is {self.use_fractional_gates!r}; it can be True, False or None."
+            )
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """A backend and everything that the backend object itself can't tell.
 
@@ -284,6 +331,46 @@ class BackendSpec:
                 f"run_options may not hold {sorted(ours)}: shots, memory and seed are arguments of run()."
             )
         object.__setattr__(self, "run_options", dict(self.run_options))
+
+    @classmethod
+    def ibm(
+        cls,
+        backend: str,
+        /,
+        *,
+        instance: str | None = None,
+        channel: str | None = None,
+        url: str | None = None,
+        sampler: Literal["executor", "sampler"] | None = None,
+        mode: Literal["job", "batch", "session"] = "job",
+        options: Any = None,
+        use_fractional_gates: bool | None = False,
+        **spec: Any,
+    ) -> BackendSpec:
+        """A backend of IBM Quantum Platform.
+
+        Its API key is no argument: the process that submits takes it from the saved account or from
+        ``QISKIT_IBM_TOKEN``, so that it stands in no message, log or store.
+
+        Args:
+            backend: Its name, such as ``"ibm_fez"``.
+            instance: See ``IbmBackend``, as for all up to ``use_fractional_gates``.
+            channel: See there.
+            url: See there.
+            sampler: See there.
+            mode: See there.
+            options: Its ``sampler_options``.
+            use_fractional_gates: See there.
+            spec: Fields of ``BackendSpec``.
+
+        Raises:
+            InvalidInputError: An argument is wrong.
+
+        >>> BackendSpec.ibm("ibm_fez", quota=Quota(max_pending=10)).backend_or_factory.name
+        'ibm_fez'
+        """
+        given = IbmBackend(backend, instance, channel, url, sampler, mode, options, use_fractional_gates)
+        return cls(given, **spec)
 
 
 @dataclass(frozen=True)

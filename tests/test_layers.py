@@ -49,7 +49,7 @@ ROOMS = {
     "backends": Room(
         3,
         eager=names("cloudpickle numpy qiskit"),
-        lazy=names("qiskit_aer qiskit_ibm_runtime"),
+        lazy=names("qiskit_aer qiskit_ibm_runtime requests urllib3"),
     ),
     "cluster": Room(4, eager=names("cloudpickle numpy pyarrow ray"), lazy=names("qiskit")),
     "api": Room(5, eager=names("numpy pyarrow"), lazy=names("qiskit"), beside=names("frontends")),

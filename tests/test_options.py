@@ -15,6 +15,7 @@ import pytest
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.options import (
     BackendSpec,
+    IbmBackend,
     Limits,
     Quota,
     Resources,
@@ -110,6 +111,35 @@ BAD: list[tuple[Callable[..., object], dict[str, Any], str]] = [
         {"backend_or_factory": "aer", "run_options": {"shots": 1, "memory": True, "method": "statevector"}},
         "run_options may not hold ['memory', 'shots']: shots, memory and seed are arguments of run().",
     ),
+    *(
+        (IbmBackend, {"name": "ibm_fez", field: value}, f"{field} of the IBM backend is {value!r}; {hint}.")
+        for field, value, hint in (
+            ("name", "", "give a text"),
+            ("name", None, "give a text"),
+            ("instance", " ", "give a text or None"),
+            ("url", 3, "give a text or None"),
+        )
+    ),
+    (
+        IbmBackend,
+        {"name": "ibm_fez", "channel": "ibm_quantum"},
+        "channel is 'ibm_quantum'; it can be 'ibm_quantum_platform', 'ibm_cloud' or None.",
+    ),
+    (
+        IbmBackend,
+        {"name": "ibm_fez", "sampler": "SamplerV2"},
+        "sampler is 'SamplerV2'; it can be 'executor', 'sampler' or None.",
+    ),
+    (
+        IbmBackend,
+        {"name": "ibm_fez", "mode": "sessions"},
+        "mode is 'sessions'; it can be 'job', 'batch' or 'session'.",
+    ),
+    (
+        IbmBackend,
+        {"name": "ibm_fez", "use_fractional_gates": "yes"},
+        "use_fractional_gates is 'yes'; it can be True, False or None.",
+    ),
 ]
 
 
@@ -120,6 +150,25 @@ def test_wrong_option_is_refused_with_its_name_value_and_cure(
     with pytest.raises(InvalidInputError) as caught:
         kind(**arguments)
     assert str(caught.value) == message
+
+
+def test_an_ibm_backend_is_named_without_its_client() -> None:
+    spec = BackendSpec.ibm(
+        "ibm_fez",
+        instance="mine",
+        mode="batch",
+        options={"default_shots": 1},
+        quota=Quota(max_pending=5),
+        name="fez",
+    )
+    assert spec == BackendSpec(
+        IbmBackend("ibm_fez", "mine", mode="batch", sampler_options={"default_shots": 1}),
+        quota=Quota(max_pending=5),
+        name="fez",
+    )
+    with pytest.raises(InvalidInputError, match="placement is"):
+        BackendSpec.ibm("ibm_fez", placement="nowhere")
+    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
 def test_defaults_are_what_their_pages_say() -> None:

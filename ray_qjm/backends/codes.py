@@ -13,9 +13,9 @@ IBM_CODES: dict[What, str] = {
     "split job": "1001 1102 3242 3243 3248 6002 5302 5201 1305",
     "split shots": "1103 3218 6000",
     "again": "1000 1006 1008 1010 1011 3202 3203 3204 3210 3212 3233 3251 3253 3300 3301 5203",
-    "elsewhere": "1004 1009 3200 3245 3246 3265",
+    "elsewhere": "1004 1007 1009 1217 3200 3245 3246 3265",
     "no credit": "4317",
-    "give up": "1002 1003 1106 1107",
+    "give up": "1002 1003 1106 1107 1200 1201 1204 1205",
 }
 _BY_CODE: dict[int, What] = {int(code): what for what, codes in IBM_CODES.items() for code in codes.split()}
 
@@ -53,6 +53,9 @@ _HTTP: dict[int, What] = {
     413: "split job",
     429: "wait",
 }
+
+#: urllib3's errors of a connection that never came about, by name: nothing was sent over it.
+_UNCONNECTED = frozenset({"NewConnectionError", "NameResolutionError", "ConnectTimeoutError"})
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -105,17 +108,23 @@ def _by_number(error: BaseException) -> What | None:
         for text in (*found, *_CODE.findall(str(cause))):
             if text.isdecimal() and (what := _meaning(int(text))) is not None:
                 return what
+    status = http_status(error) or 0
+    if status in _HTTP:
+        return _HTTP[status]
+    if 500 <= status < 600:
+        return "unknown"
+    return "split job" if 400 <= status < 500 else None
+
+
+def http_status(error: BaseException) -> int | None:
+    """The status of the answer that an error came from, if it came from one."""
     for cause in causes(error):
-        status = getattr(getattr(cause, "response", None), "status_code", None) or getattr(
-            cause, "status_code", None
-        )
-        if isinstance(status, int):
-            if status in _HTTP:
-                return _HTTP[status]
-            if 500 <= status < 600:
-                return "unknown"
-            if 400 <= status < 500:
-                return "split job"
+        for status in (
+            getattr(getattr(cause, "response", None), "status_code", None),
+            getattr(cause, "status_code", None),
+        ):
+            if isinstance(status, int) and 400 <= status < 600:
+                return status
     return None
 
 
@@ -139,7 +148,10 @@ def _by_words(error: BaseException) -> What | None:
 
 
 def _by_type(error: BaseException) -> What | None:
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes(error)):
+    if any(
+        isinstance(cause, ConnectionRefusedError) or type(cause).__name__ in _UNCONNECTED
+        for cause in causes(error)
+    ):
         return "again"
     if any(map(_is_of_the_network, causes(error))):
         return "unknown"

@@ -320,6 +320,7 @@ class Desk:
                 continue
             cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
             ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
+            ticket.past.update(entry.get("past", ()))
             self._book.restore(ticket, self._clock())
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
@@ -525,6 +526,7 @@ class Desk:
             "retry": vars(ticket.retry),
             "state": ticket.state,
             "job_id": ticket.job_id,
+            "past": sorted(ticket.past),
             "usage_s": ticket.facts.get("usage_s"),
             "reason": None if ticket.verdict is None else str(ticket.verdict),
             **self._times.get(ticket.tag, {}),

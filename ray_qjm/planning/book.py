@@ -85,6 +85,9 @@ class Book:
             ticket.state, ticket.accepted_at = "submitted", now
             self._counters[ticket.counter].tags[ticket.tag] = None
         self._actions.append(Changed(ticket.tag))
+        if ticket.client == NOBODY and ticket.job_id is not None:
+            ticket.unwanted = Verdict("cancelled", "TwinJob", "one submission has made two jobs")
+            self._revoke(ticket, now)
 
     def cancel(self, tag: str, verdict: Verdict, now: float) -> None:
         """Somebody doesn't want a job any more."""
@@ -169,7 +172,7 @@ class Book:
     def accepted(self, tag: str, job_id: str, now: float) -> None:
         """The service has taken a job; the reply may come late, when something else was done about it."""
         ticket = self.tickets.get(tag)
-        if ticket is None or ticket.job_id == job_id:
+        if ticket is None or ticket.job_id == job_id or job_id in ticket.past:
             return
         if ticket.state not in ("queued", "intended", "unknown"):
             self._add_twin(ticket, job_id, now)
@@ -326,6 +329,8 @@ class Book:
         self.purse.settle(ticket.tag, Cost())
         ticket.move("requeue")
         ticket.not_before = at
+        if ticket.job_id is not None:
+            ticket.past.add(ticket.job_id)
         ticket.job_id = ticket.accepted_at = None
         self._queues.setdefault(ticket.client, deque()).appendleft(ticket.tag)
         self._actions.append(Changed(ticket.tag))
@@ -408,6 +413,7 @@ class Book:
         tag = f"{ticket.tag}~{job_id}"
         if tag in self.tickets:
             return
+        ticket.past.add(job_id)  # the next look-up finds it again
         reason = f"the service has job {job_id} beside {ticket.job_id} for one submission"
         twin = Ticket(tag, ticket.counter, NOBODY, ticket.cost, ticket.retry, job_id=job_id)
         twin.state, twin.first_at, twin.accepted_at = "submitted", now, now

@@ -85,6 +85,7 @@ class Ticket:
         look_at: When the service is asked for its tag; infinite: it isn't.
         looks: How often it was.
         job_id: As the service calls it.
+        past: Jobs of earlier attempts, and twins: they have the same tag, and stand for nothing any more.
         unwanted: Somebody asked to cancel it, or it ran out of time: why.
         verdict: Why it ended as it did.
         facts: What the service last said of it: ``position``, ``eta_s``, ``started``, ``usage_s``.
@@ -105,6 +106,7 @@ class Ticket:
     look_at: float = math.inf
     looks: int = 0
     job_id: str | None = None
+    past: set[str] = field(default_factory=set)
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)

@@ -91,10 +91,12 @@ class Service:
         with self._lock:
             self.requests[route] += 1
         fault = self.faults.fault(route)
+        # A request that is held up may come to its end after a reset: it belongs to what was before.
+        journal = self.journal
+        number = None if fault is None else self.routes.script.faults.index(fault)
         answer, retry_after_s, job = self._carry_out(route, full, fault)
         outcome = "dropped" if answer is None else answer.status
-        number = None if fault is None else self.routes.script.faults.index(fault)
-        self.journal.add(
+        journal.add(
             "request",
             method=request.method,
             path=request.path,
