@@ -110,9 +110,6 @@ class Adapter(Protocol):
     def cancel(self, job_id: str) -> None:
         """Ask the service to cancel a job; whether it has is for ``status`` to say."""
 
-    def cost_s(self, job: Submission) -> float:
-        """Estimated QPU seconds; 0 where nothing is known."""
-
     def classify(self, error: BaseException) -> Verdict:
         """What an error of ``submit`` means. Nothing that it doesn't know may be retried for ever."""
 

@@ -277,6 +277,10 @@ class Desk:
         self._queue.put(None)
         self._thread.join(30)
         self._writer.close()
+        for adapter in self._adapters.values():
+            close = getattr(adapter, "close", None)
+            if close is not None:
+                close()
 
     # The thread.
 

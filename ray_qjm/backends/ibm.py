@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qiskit import QuantumCircuit
-
 from ray_qjm.backends import ibm_jobs
 from ray_qjm.backends.base import Facts, Submission
 from ray_qjm.backends.codes import causes, http_status, judge, words
@@ -180,17 +178,14 @@ class IbmAdapter:
         self._circuits.pop(job_id, None)
         return whole
 
+    def forget(self, job_id: str) -> None:
+        """See ``Adapter``."""
+        self._circuits.pop(job_id, None)
+
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``."""
         with OVERHEARD:
             self._to.client.job_cancel(job_id)
-
-    def cost_s(self, job: Submission) -> float:
-        """See ``Adapter``."""
-        step = max(1, len(job.circuits) // LENGTHS)
-        lengths = [self._length_s(circuit) for circuit in job.circuits[::step]]
-        mean = sum(lengths) / len(lengths) if lengths else 0.0
-        return JOB_S + sum(job.shots) * (REPETITION_S + mean)
 
     def classify(self, error: BaseException) -> Verdict:
         """See ``Adapter``; what may have been accepted is unknown, whatever the client says about it."""
@@ -276,13 +271,6 @@ class IbmAdapter:
         if seen.verdict is None:
             return seen
         return replace(seen, verdict=replace(seen.verdict, reason=self._to.clean(seen.verdict.reason)))
-
-    def _length_s(self, circuit: QuantumCircuit) -> float:
-        """How long one execution takes, if all of its instructions say; otherwise 0."""
-        try:
-            return float(circuit.estimate_duration(self._to.backend.target, unit="s"))
-        except Exception:  # control flow, an instruction that the target has no length for
-            return 0.0
 
 
 def _is(told: Mapping[str, Any] | None, status: str) -> bool:

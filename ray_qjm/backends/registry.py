@@ -16,10 +16,12 @@ from qiskit.primitives import BaseSamplerV2
 from qiskit.providers import BackendV2
 
 from ray_qjm.backends.base import Adapter, Facts
+from ray_qjm.backends.ibm import ConnectIbm
+from ray_qjm.backends.ibm_place import IbmPlace, fits
 from ray_qjm.backends.run_api import RunAdapter
 from ray_qjm.backends.sampler import SamplerAdapter
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
-from ray_qjm.options import BackendSpec
+from ray_qjm.options import BackendSpec, IbmBackend
 
 _FAKES = "qiskit_ibm_runtime.fake_provider"
 _SIMULATORS = (_FAKES, "qiskit_aer.", "qiskit.providers.basic_provider", "qiskit.providers.fake_provider")
@@ -162,6 +164,10 @@ class MakeAdapter:
 
 def _choose(spec: BackendSpec) -> Choice:
     given = spec.backend_or_factory
+    if isinstance(given, str) and given.startswith("ibm_"):
+        given = IbmBackend(given)
+    if fits(given):
+        return _at_ibm(IbmPlace.of(given), spec)
     if isinstance(given, str):
         return _placed(_by_name(given, spec), given)
     if isinstance(given, BackendV2 | BaseSamplerV2):
@@ -180,6 +186,15 @@ def _choose(spec: BackendSpec) -> Choice:
         f"backends holds a {type(given).__name__}. Give names such as 'aer', BackendV2 or BaseSamplerV2 objects, or "
         "BackendSpec(factory)."
     )
+
+
+def _at_ibm(place: IbmPlace, spec: BackendSpec) -> Choice:
+    if spec.placement == "workers":
+        raise InvalidInputError(
+            f"placement of {place.backend} is 'workers': its jobs go through one process only. Leave it out."
+        )
+    load = ConnectIbm(place, spec.run_options)
+    return Choice(spec.name or place.backend, spec, load, account=spec.account or place.identity)
 
 
 def _placed(choice: Choice, identity: str) -> Choice:

@@ -95,10 +95,6 @@ class RunAdapter:
         """See ``Adapter``."""
         self._jobs.get(job_id).cancel()
 
-    def cost_s(self, job: Submission) -> float:
-        """See ``Adapter``."""
-        return 0.0
-
     def classify(self, error: BaseException) -> Verdict:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
         return judge(error, "split job")

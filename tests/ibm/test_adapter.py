@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from qiskit import QuantumCircuit
 
-from ray_qjm.backends.base import Adapter, Submission
-from ray_qjm.backends.ibm import JOB_S, LIMITS, QUEUE_S, REPETITION_S, TAG, IbmAdapter
+from ray_qjm.backends.base import Adapter
+from ray_qjm.backends.ibm import LIMITS, QUEUE_S, TAG, IbmAdapter
 from ray_qjm.backends.ibm_jobs import seen
 from ray_qjm.backends.ibm_place import IbmPlace
 from ray_qjm.backends.sampler import decode
@@ -265,16 +264,6 @@ def test_every_page_of_a_tag_is_read(ibm: IbmService, monkeypatch: pytest.Monkey
         monkeypatch.setattr("ray_qjm.backends.ibm.PAGE", size)
         assert one.find("same") == ids
         assert set(one.status(ids)) == set(ids)
-
-
-def test_cost_is_estimated(ibm: IbmService) -> None:
-    one = adapter()
-    shots = 1000
-    plain = one.cost_s(Submission([QuantumCircuit(5)], [shots], "t"))
-    assert plain == pytest.approx(JOB_S + shots * REPETITION_S)
-    measured = one.cost_s(Submission([ones(0)] * 25, [shots] * 25, "t"))
-    length = (measured - JOB_S) / (25 * shots) - REPETITION_S
-    assert 1e-6 < length < 1e-4
 
 
 def test_an_ibm_backend_by_name_needs_nothing_else(ibm: IbmService) -> None:
