@@ -20,6 +20,7 @@ from ray_qjm.backends.ibm import ConnectIbm
 from ray_qjm.backends.ibm_place import IbmPlace, fits
 from ray_qjm.backends.run_api import RunAdapter
 from ray_qjm.backends.sampler import SamplerAdapter
+from ray_qjm.backends.shadow import Shadow
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
 from ray_qjm.options import BackendSpec, IbmBackend
 
@@ -127,6 +128,20 @@ def check_loaded(backend: Any, what: str) -> Any:
     if not isinstance(backend, BackendV2):
         raise InvalidInputError(f"{what} made a {type(backend).__name__}, not a BackendV2.")
     return backend
+
+
+def check_placed(backend: Any, what: str, spec: BackendSpec) -> None:
+    """Refuse to run on workers what nobody has said may run there: it may be a service that bills each job.
+
+    Raises:
+        InvalidInputError: The spec doesn't say, and it isn't a simulator of Qiskit's or Aer's.
+    """
+    if spec.placement is None and not is_simulator(backend) and not isinstance(backend, Shadow):
+        raise InvalidInputError(
+            f"{what} made a {type(backend).__name__}, and where it runs isn't said. Give BackendSpec(..., "
+            "placement='workers') for a simulator, which then runs in every worker process, or placement='actor' for "
+            "a service, whose jobs are submitted from one process under its limits and quota."
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import cloudpickle
 import pyarrow as pa
 
 from ray_qjm.backends.local import Ready, failed_row
-from ray_qjm.backends.registry import check_loaded
+from ray_qjm.backends.registry import check_loaded, check_placed
 from ray_qjm.circuits.compile import Compiler, check_runnable
 from ray_qjm.circuits.fingerprint import try_fingerprint
 from ray_qjm.circuits.payload import decode
@@ -59,6 +59,7 @@ class Builder:
         self.made, self._compiler = _make(
             load, f"factory of {self.name}", transpile, transpiler_seed(setup.seed)
         )
+        check_placed(self.made, f"factory of {self.name}", self.spec)
         self._template: Any = None
         # A template's circuits are known by its values: those needn't be looked at one by one.
         source = setup.source

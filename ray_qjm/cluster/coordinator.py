@@ -137,12 +137,9 @@ class Coordinator:
         """
         self._calls.put(lambda: self._cancel(force=force))
 
-    def hear(self, news: Event | Job) -> None:
-        """Something that a service's line has to tell; from any thread."""
-        if isinstance(news, Job):
-            self._calls.put(lambda: self._note_job(news))
-        else:
-            self._calls.put(lambda: self._apply(news))
+    def hear(self, news: Event | Job | None) -> None:
+        """Something that a service's line has to tell, ``None`` if only its jobs have moved; from any thread."""
+        self._calls.put(lambda: self._heard(news))
 
     def gate(self, open_: bool) -> None:
         """Hold back new chunks while the reader of the stream lags behind."""
@@ -311,6 +308,12 @@ class Coordinator:
             lambda result: self._calls.put(lambda: self._done(chunk, result)),
         )
 
+    def _heard(self, news: Event | Job | None) -> None:
+        if isinstance(news, Job):
+            self._collector.jobs.add(news)
+        elif news is not None:
+            self._apply(news)
+
     def _told(self, chunk: Chunk, reading: Reading) -> None:
         self._calls.put(lambda: self._read(chunk, reading))
 
@@ -412,9 +415,6 @@ class Coordinator:
 
     # Rows and jobs.
 
-    def _note_job(self, job: Job) -> None:
-        self._collector.jobs.add(job)
-
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
     ) -> int:
@@ -476,6 +476,7 @@ class Coordinator:
             cancelled=self._cancelled,
             elapsed_s=time.monotonic() - self._begun,
             rate=self._pace.rate,
+            services=self._launcher.stand(),
         )
 
     def _tell(self) -> None:

@@ -152,7 +152,7 @@ class ServiceLine:
         tasks: ServiceTasks,
         purse: Purse,
         lock: threading.Lock,
-        tell: Callable[[Wants | Closed | Job], None],
+        tell: Callable[[Wants | Closed | Job | None], None],
     ) -> None:
         self._setup = setup
         self._assembly = assembly
@@ -214,7 +214,7 @@ class ServiceLine:
 
     def stand(self) -> dict[str, Any]:
         """Jobs at the service and before it, and where they stand in its queue: for the status."""
-        sent = list(self._sent.values())
+        sent = [*self._sent.values()]
         there = [item for item in sent if item.state in ("submitted", "running", "unknown", "cancelling")]
         positions = [item.position for item in there if item.position is not None]
         etas = [item.eta_s for item in there if item.eta_s is not None]
@@ -396,6 +396,7 @@ class ServiceLine:
         }
 
     def _hear(self, told: Sequence[Told]) -> None:
+        self._tell(None)
         for news in told:
             number = self._tags.get(news.tag)
             sent = None if number is None else self._sent.get(number)

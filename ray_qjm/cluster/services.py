@@ -156,7 +156,7 @@ def make_lines(
     task_id: str,
     options: RunOptions,
     earlier: EarlierJobs,
-    tell: Callable[[Wants | Closed | Job], None],
+    tell: Callable[[Wants | Closed | Job | None], None],
 ) -> dict[int, ServiceLine]:
     """A line of work to each service; each begins to listen.
 

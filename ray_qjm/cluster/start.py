@@ -93,7 +93,7 @@ def start(
             [(choice.name, choice.spec.resources) for choice in choices],
             only_here=only_here,
         )
-        heard: list[Callable[[Event | Job], None]] = []
+        heard: list[Callable[[Event | Job | None], None]] = []
         lines = make_lines(
             services,
             setup,

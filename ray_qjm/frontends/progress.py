@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Task as Row
 from rich.table import Column
@@ -157,8 +158,8 @@ class Bar(Silent):
         self._progress.update(
             self._main, total=total, completed=finished, facts=_facts(status), known=known, refresh=False
         )
-        if len(status.backends) > 1:
-            for backend in status.backends:
+        for backend in status.backends:
+            if len(status.backends) > 1 or backend.pending is not None:
                 self._update_backend(backend)
 
     def _update_backend(self, backend: BackendStatus) -> None:
@@ -168,7 +169,10 @@ class Bar(Silent):
                 f"  {backend.name}", total=None, facts="", known=False
             )
         failed = f", [red]{backend.failed:,} failed[/]" if backend.failed else ""
-        facts = f"{backend.done:,} done{failed}, {backend.running:,} in {backend.jobs_running} chunks"
+        if backend.pending is None:
+            facts = f"{backend.done:,} done{failed}, {backend.running:,} in {backend.jobs_running} chunks"
+        else:
+            facts = f"{backend.done:,} done{failed}, {escape(backend.words())}"
         self._progress.update(row, facts=facts, refresh=False)
 
 
@@ -209,7 +213,9 @@ def line(status: TaskStatus) -> str:
         parts.append(f"{status.cancelled:,} cancelled")
     if len(status.backends) > 1:
         parts += [f"{backend.name} {backend.done + backend.failed:,}" for backend in status.backends]
-    if running := status.jobs["running"]:
+    services = [backend for backend in status.backends if backend.pending is not None]
+    parts += [f"{backend.name}: {backend.words()}" for backend in services]
+    if not services and (running := status.jobs["running"]):
         parts.append(f"{running} chunks running")
     if status.state == "running" and status.eta_s is not None:
         parts.append(f"eta {_clock(status.eta_s)}")

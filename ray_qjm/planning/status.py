@@ -28,6 +28,11 @@ class BackendStatus:
         jobs_running: Those chunks.
         jobs_done: Chunks that came back.
         jobs_failed: Chunks whose worker process died.
+        pending: Of a service: jobs that were submitted and haven't ended; ``None`` for a simulator on workers.
+        queued: Jobs that wait for a permit.
+        position: Of the foremost job in the service's queue, where it tells.
+        eta_s: Seconds until that one begins, where the service tells.
+        closed: Why it takes nothing more.
     """
 
     name: str
@@ -37,6 +42,32 @@ class BackendStatus:
     jobs_running: int
     jobs_done: int
     jobs_failed: int
+    pending: int | None = None
+    queued: int | None = None
+    position: int | None = None
+    eta_s: float | None = None
+    closed: str | None = None
+
+    def words(self) -> str:
+        """What a service does just now, for people.
+
+        >>> BackendStatus("torino", 0, 0, 300, 1, 0, 0, pending=3, queued=2, position=17, eta_s=540).words()
+        '3 jobs pending, 2 queued here, position 17, starts in about 9 min'
+        """
+        if self.pending is None:
+            return ""
+        found = [f"{self.pending} job{'s' * (self.pending != 1)} pending"]
+        found += [f"{self.queued} queued here"] if self.queued else []
+        found += [f"position {self.position}"] if self.position is not None else []
+        found += [f"starts in about {_about(self.eta_s)}"] if self.eta_s else []
+        found += [f"closed ({self.closed})"] if self.closed else []
+        return ", ".join(found)
+
+
+def _about(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +149,10 @@ class TaskStatus:
         rate = "" if self.rate is None else f", {self.rate:,.0f} circuits/s"
         text = [f"task {self.task_id}{called}: {self.state} after {self.elapsed_s:.1f} s{rate}"]
         text += [f"  circuits: {', '.join(states)}", f"  jobs: {jobs}"]
-        if len(self.backends) > 1:
+        if len(self.backends) > 1 or any(b.pending is not None for b in self.backends):
             text += [
                 f"  {b.name}: {b.done:,} done, {b.failed:,} failed, {b.running:,} running"
+                + (f"; {words}" if (words := b.words()) else "")
                 for b in self.backends
             ]
         return text
@@ -174,8 +206,21 @@ def snapshot(
     cancelled: int,
     elapsed_s: float,
     rate: float | None,
+    services: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> TaskStatus:
-    """Take down where the schedule stands."""
+    """Take down where the schedule stands.
+
+    Args:
+        schedule: It.
+        names: Of the backends.
+        task_id: See ``TaskStatus``, and so the others.
+        name: See there.
+        state: See there.
+        cancelled: See there.
+        elapsed_s: See there.
+        rate: See there.
+        services: By position what a service's line says: ``pending``, ``queued``, ``position``, ``eta_s``.
+    """
     backends = tuple(
         BackendStatus(
             name=backend_name,
@@ -185,8 +230,10 @@ def snapshot(
             jobs_running=backend.in_flight,
             jobs_done=backend.chunks,
             jobs_failed=backend.crashes,
+            closed=None if backend.closed is None else ": ".join(backend.closed),
+            **(services or {}).get(at, {}),
         )
-        for backend_name, backend in zip(names, schedule.backends, strict=True)
+        for at, (backend_name, backend) in enumerate(zip(names, schedule.backends, strict=True))
     )
     return TaskStatus(
         task_id=task_id,
