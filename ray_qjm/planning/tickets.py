@@ -83,8 +83,13 @@ class Ticket:
         accepted_at: When it was accepted.
         not_before: When it may be sent again.
         look_at: When the service is asked for its tag; infinite: it isn't.
+        looked_at: When it was asked last: what it says is as old as the question.
         looks: How often it was.
+        revokes: How often the service was asked to cancel it.
+        sends: How often it was sent, those included that the service was too full for.
+        resend: Whether it can be sent again: an earlier process has sent it, and nobody has brought its circuits.
         job_id: As the service calls it.
+        past: Ids of earlier jobs with its tag, which ended without a result.
         unwanted: Somebody asked to cancel it, or it ran out of time: why.
         verdict: Why it ended as it did.
         facts: What the service last said of it: ``position``, ``eta_s``, ``started``, ``usage_s``.
@@ -103,8 +108,13 @@ class Ticket:
     accepted_at: float | None = None
     not_before: float = 0.0
     look_at: float = math.inf
+    looked_at: float = -math.inf
     looks: int = 0
+    revokes: int = 0
+    sends: int = 0
+    resend: bool = True
     job_id: str | None = None
+    past: tuple[str, ...] = ()
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)
