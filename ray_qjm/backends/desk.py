@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 from ray_qjm.backends.base import Adapter, Submission
@@ -165,10 +165,9 @@ class Desk:
         self._orphans = dict(before or {})
         self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
         #: Jobs whose cost is among what was spent already.
-        self._settled = {tag for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
         self._spent = self._book.purse.spent
-        #: Jobs that were sent and forgotten without their client's word: it may come back and ask for them.
-        self._gone: dict[str, str | None] = {}
+        #: Jobs that are over, and of which no client has said that it knows: it may yet ask for them.
+        self._over = {tag: entry for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
         if before:
             self._book.meter.spend_all(clock())
         self._changed = threading.Condition()
@@ -340,20 +339,24 @@ class Desk:
             if known is not None:
                 self._book.hand_over(request.tag, client)
                 known.resend = request.make is not None
-            gone = request.tag in self._gone
-            job_id = self._gone.pop(request.tag, None) or request.job_id
-            cost = Cost() if request.tag in self._settled else request.cost
+                known.timeout_s = request.timeout_s
+            over = self._over.pop(request.tag, None)
             ticket = Ticket(
                 request.tag,
                 request.counter,
                 client,
-                cost,
+                request.cost,
                 request.retry,
                 request.timeout_s,
-                job_id=job_id,
+                job_id=request.job_id,
                 past=tuple(request.past),
             )
-            if known is None and (request.make is None or request.job_id is not None or gone):
+            if known is None and over is not None and (over["job_id"] is not None or over["state"] == "lost"):
+                ticket.state, ticket.job_id = over["state"], over["job_id"]
+                ticket.verdict = None if over["verdict"] is None else Verdict(*over["verdict"])
+                ticket.facts["usage_s"] = over["usage_s"]
+                self._book.recall(ticket)
+            elif known is None and (request.make is None or request.job_id is not None):
                 self._book.restore(ticket, self._clock())
                 ticket.resend = request.make is not None
                 self._note(ticket, self._entry(ticket))
@@ -373,7 +376,6 @@ class Desk:
     def _drop(self, tag: str) -> None:
         self._requests.pop(tag, None)
         self._times.pop(tag, None)
-        self._settled.discard(tag)
         self._writer.put({"tag": tag, "gone": True}, [self._journal])
 
     def _look_around(self, now: float) -> None:
@@ -382,15 +384,15 @@ class Desk:
             dead = [known.client for known in self._clients.values() if now - known.seen > CLIENT_S]
             for client in dead:
                 del self._clients[client.name]
-        verdict = Verdict("cancelled", "DriverGone", "the driver of its task is gone")
+        # Should it have a successor, or come back, what wasn't submitted is packed again.
+        verdict = Verdict("again", "DriverGone", "the driver of its task is gone")
         for ticket in list(self._book.tickets.values()):
             for client in dead:
                 if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
                     self._book.cancel(ticket.tag, verdict, now)
             # A client may take a while to hear that there is a new desk.
             if ticket.state in FINAL and ticket.client not in self._clients and now - self._began > CLIENT_S:
-                if ticket.job_id is not None or ticket.state == "lost":
-                    self._gone[ticket.tag] = ticket.job_id
+                self._over[ticket.tag] = self._entry(ticket)
                 self._forget([ticket.tag])
 
     # Errands.
@@ -440,7 +442,7 @@ class Desk:
             known = self._clients.get(ticket.client)
             if known is None or not known.client.may_send():
                 return Verdict(
-                    "cancelled", "DriverGone", "its task goes on in another process, or its driver died"
+                    "again", "DriverGone", "its task goes on in another process, or its driver died"
                 )
             # As late as can be: what remains is how long the request itself is under way.
             if not self._fence.holds() or self._clock() >= late_at:
@@ -518,8 +520,6 @@ class Desk:
             self._writer.put(entry, [self._journal])
         if ticket.state != "queued" or ticket.attempts or ticket.past:
             self._note(ticket, self._entry(ticket))
-        if ticket.state in FINAL:
-            self._settled.add(ticket.tag)
         if ticket.client == NOBODY and ticket.state in FINAL:
             self._forget([ticket.tag])
         told = Told(
@@ -553,6 +553,7 @@ class Desk:
             "past": list(ticket.past),
             "usage_s": ticket.facts.get("usage_s"),
             "reason": None if ticket.verdict is None else str(ticket.verdict),
+            "verdict": None if ticket.verdict is None else list(astuple(ticket.verdict)),
             **self._times.get(ticket.tag, {}),
         }
 

@@ -147,7 +147,7 @@ class Assembly:
         insort(self._starts, chunk.start)
         taken = self._take(piece)
         acts: list[Act] = []
-        for circuit, size in sizes.items():
+        for circuit in sizes:
             had = [run for run in taken if run.start <= circuit < run.stop]
             shots = self._shots_of(circuit) - sum(run.shots for run in had)
             if shots > 0:
@@ -177,17 +177,18 @@ class Assembly:
 
     def failed(self, number: int, verdict: Verdict) -> list[Act]:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
-        order = self._here(self._leave(number))
+        order = self._leave(number)
         acts: list[Act] = []
-        if verdict.what not in ("cancelled", "no credit"):
+        if verdict.what not in ("cancelled", "no credit") and order not in self._adopted:
             self._failed_in_a_row += 1
         if self.closed is None and (verdict.what == "no credit" or self._failed_in_a_row >= BREAKS_AFTER):
             self.closed = verdict
             acts.append(Close(verdict))
             for waiting in self._packer.flush():
                 acts += self._lack(waiting, verdict, elsewhere=True)
-        if self.closed is None and verdict.what == "again" and order.runs:
-            # One that an earlier session sent, so that the desk has no circuits to send it again.
+        order = self._here(order)
+        if self.closed is None and verdict.what == "again":
+            # The desk can't send it again: an earlier session has sent it, or this one was taken for dead.
             for run, piece, start, stop in self._cells(order):
                 for circuit in range(start, stop):
                     piece.left -= 1

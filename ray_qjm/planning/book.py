@@ -48,6 +48,7 @@ class Book:
         self._throttled_until = -math.inf
         self._waits = 0
         self._twins: set[str] = set()
+        self._leaving: dict[str, Ticket] = {}
         self._actions: list[Errand] = []
         self._misses: dict[str, int] = {}
 
@@ -69,6 +70,12 @@ class Book:
             return
         self.tickets[ticket.tag] = ticket
         self._queues.setdefault(ticket.client, deque()).append(ticket.tag)
+
+    def recall(self, ticket: Ticket) -> None:
+        """A job that was over in an earlier life, and whose client may not know."""
+        assert ticket.state in FINAL
+        self.tickets[ticket.tag] = ticket
+        self._actions.append(Changed(ticket.tag))
 
     def hand_over(self, tag: str, client: str) -> None:
         """A job that is known is another client's from now on: its task goes on in another process."""
@@ -101,6 +108,10 @@ class Book:
             ticket.look_at = now + ticket.retry.lost_grace_s
             self._counters[ticket.counter].accepted(ticket.tag, now)
         self._actions.append(Changed(ticket.tag))
+        if ticket.client == NOBODY:
+            self._twins.add(ticket.tag)
+            ticket.look_at = math.inf  # a look-up would find the job that is kept
+            self.cancel(ticket.tag, Verdict("cancelled", "TwinJob", "its twin is kept"), now)
 
     def cancel(self, tag: str, verdict: Verdict, now: float) -> None:
         """Somebody doesn't want a job any more."""
@@ -119,6 +130,8 @@ class Book:
         ticket = self.tickets.get(tag)
         if ticket is not None and ticket.state in FINAL:
             del self.tickets[tag]
+            if ticket.looking:
+                self._leaving[tag] = ticket  # until it is known whether it has a twin
 
     # Time.
 
@@ -131,9 +144,7 @@ class Book:
         """
         for ticket in list(self.tickets.values()):
             if ticket.look_at <= now and ticket.state in AT_SERVICE:
-                ticket.look_at = math.inf  # until the answer is there
-                ticket.looked_at = now
-                self._actions.append(Look(ticket.tag))
+                self._look(ticket, now)
             elif ticket.timeout_s is not None and ticket.unwanted is None:
                 self._check_time(ticket, now)
             elif ticket.state == "cancelling" and ticket.not_before <= now:
@@ -196,27 +207,8 @@ class Book:
     def accepted(self, tag: str, job_id: str, now: float) -> None:
         """The service has taken a job; the reply may come late, when something else was done about it."""
         ticket = self.tickets.get(tag)
-        if ticket is None or ticket.job_id == job_id or job_id in ticket.past:
-            return
-        if ticket.state not in ("queued", "intended", "unknown"):
-            self._add_twin(ticket, job_id, now)
-            return
-        if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
-            self._queues[ticket.client].remove(tag)
-            self.meter.hold(tag)
-            self.purse.reserve(tag, ticket.cost)
-        self.meter.sent(tag, now)
-        ticket.sent_at = ticket.accepted_at = now
-        ticket.job_id = job_id
-        # One that was lost before may have landed twice: it is looked for once more when that would show.
-        lost = ticket.state != "intended" or ticket.looks
-        ticket.look_at = now + ticket.retry.lost_grace_s if lost else math.inf
-        ticket.move("accept")
-        self._counters[ticket.counter].accepted(tag, now)
-        self._waits = 0
-        self._actions.append(Changed(tag))
-        if ticket.unwanted is not None:
-            self._revoke(ticket, now)
+        if ticket is not None:
+            self._accept(ticket, job_id, now)
 
     def rejected(self, tag: str, verdict: Verdict, now: float, *, sends: int | None = None) -> None:
         """A submission ended with an error.
@@ -247,11 +239,12 @@ class Book:
 
     def found(self, tag: str, job_ids: Sequence[str] | None, now: float) -> None:
         """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked."""
-        ticket = self.tickets.get(tag)
+        ticket = self.tickets.get(tag) or self._leaving.pop(tag, None)
         if ticket is None:
             return
+        ticket.looking = False
         for job_id in job_ids or ():
-            self.accepted(tag, job_id, now)
+            self._accept(ticket, job_id, now)
         if ticket.state != "unknown":
             return
         over_at = (now if ticket.sent_at is None else ticket.sent_at) + ticket.retry.lost_grace_s
@@ -276,7 +269,10 @@ class Book:
 
     def look_failed(self, tag: str, now: float) -> None:
         """The service didn't answer when asked for a tag: it is asked again."""
+        self._leaving.pop(tag, None)
         ticket = self.tickets.get(tag)
+        if ticket is not None:
+            ticket.looking = False
         if ticket is not None and ticket.state not in FINAL:
             if ticket.state == "unknown" and _since(ticket.first_at, now) >= ticket.retry.give_up_s:
                 self.meter.sent(tag, now)
@@ -334,6 +330,35 @@ class Book:
         self.purse.reserve(ticket.tag, ticket.cost)
         ticket.move("permit")
         self._actions.append(Intend(ticket.tag))
+
+    def _look(self, ticket: Ticket, now: float) -> None:
+        ticket.look_at = math.inf  # until the answer is there
+        ticket.looked_at, ticket.looking = now, True
+        self._actions.append(Look(ticket.tag))
+
+    def _accept(self, ticket: Ticket, job_id: str, now: float) -> None:
+        tag = ticket.tag
+        if ticket.job_id == job_id or job_id in ticket.past:
+            return
+        if ticket.state not in ("queued", "intended", "unknown"):
+            self._add_twin(ticket, job_id, now)
+            return
+        if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
+            self._queues[ticket.client].remove(tag)
+            self.meter.hold(tag)
+            self.purse.reserve(tag, ticket.cost)
+        self.meter.sent(tag, now)
+        ticket.sent_at = ticket.accepted_at = now
+        ticket.job_id = job_id
+        # One that was lost before may have landed twice: it is looked for once more when that would show.
+        lost = ticket.state != "intended" or ticket.looks
+        ticket.look_at = now + ticket.retry.lost_grace_s if lost else math.inf
+        ticket.move("accept")
+        self._counters[ticket.counter].accepted(tag, now)
+        self._waits = 0
+        self._actions.append(Changed(tag))
+        if ticket.unwanted is not None:
+            self._revoke(ticket, now)
 
     def _paused(self, ticket: Ticket) -> float:
         return max(self._paused_until, self._throttled_until, self._counters[ticket.counter].paused_until)
@@ -459,7 +484,7 @@ class Book:
         ticket.verdict = verdict
         self._misses.pop(ticket.tag, None)
         if ticket.look_at < math.inf and ticket.job_id is not None:
-            self._actions.append(Look(ticket.tag))
+            self._look(ticket, ticket.looked_at)
         ticket.look_at = math.inf
         self._actions.append(Changed(ticket.tag))
 

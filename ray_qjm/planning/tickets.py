@@ -84,6 +84,7 @@ class Ticket:
         not_before: When it may be sent again.
         look_at: When the service is asked for its tag; infinite: it isn't.
         looked_at: When it was asked last: what it says is as old as the question.
+        looking: Whether the answer is awaited.
         looks: How often it was.
         revokes: How often the service was asked to cancel it.
         sends: How often it was sent, those included that the service was too full for.
@@ -109,6 +110,7 @@ class Ticket:
     not_before: float = 0.0
     look_at: float = math.inf
     looked_at: float = -math.inf
+    looking: bool = False
     looks: int = 0
     revokes: int = 0
     sends: int = 0

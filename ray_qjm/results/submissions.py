@@ -73,7 +73,7 @@ def submissions(objects: Objects, folder: str) -> dict[str, dict[str, Any]]:
                 _fold(found, batch["entries"])
         before, names = names, _names(objects, folder)
         # A writer that folds its batches meanwhile removes what was listed: the new one has it.
-        if before and set(before) <= set(names) or before == names:
+        if before == names or (before and set(before) <= set(names)):
             return {tag: entry for tag, entry in found.items() if not entry.get("gone")}
 
 
