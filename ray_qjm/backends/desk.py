@@ -83,7 +83,7 @@ class Request:
         note: Facts that stand in the journal: which circuits, of which task.
         make: Gives the submission when it is time; ``None``: it was sent before, and won't be again.
         job_id: Of a job that was sent before, if known.
-        past: Ids of jobs with this tag that ended without a result.
+        past: Ids of other jobs with this tag, as the journal tells them.
     """
 
     tag: str
@@ -160,6 +160,7 @@ class Desk:
         self._began = clock()
         self._book = Book(quota, {}, jitter=random.random)
         self._requests: dict[str, Request] = {}
+        self._notes: dict[str, Mapping[str, Any]] = {}
         self._times: dict[str, dict[str, float]] = {}
         self._clients: dict[str, _Known] = {}
         self._orphans = dict(before or {})
@@ -328,6 +329,7 @@ class Desk:
             cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
             ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
             ticket.past = tuple(entry.get("past") or ())
+            self._notes[tag] = entry
             self._book.restore(ticket, now)
             if now - self._began < WINDOW_S:
                 self._book.meter.spend_all(now)  # an earlier desk may have sent it just now
@@ -335,6 +337,7 @@ class Desk:
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
         for request in requests:
             self._requests[request.tag] = request
+            self._notes[request.tag] = request.note
             known = self._book.tickets.get(request.tag)
             if known is not None:
                 self._book.hand_over(request.tag, client)
@@ -375,6 +378,7 @@ class Desk:
 
     def _drop(self, tag: str) -> None:
         self._requests.pop(tag, None)
+        self._notes.pop(tag, None)
         self._times.pop(tag, None)
         self._writer.put({"tag": tag, "gone": True}, [self._journal])
 
@@ -540,9 +544,8 @@ class Desk:
 
     def _entry(self, ticket: Ticket) -> dict[str, Any]:
         """What the journals say of a job: enough to go on with it."""
-        request = self._requests.get(ticket.tag)
         return {
-            **({} if request is None else request.note),
+            **self._notes.get(ticket.tag, {}),
             "tag": ticket.tag,
             "counter": ticket.counter,
             "client": ticket.client,

@@ -47,7 +47,6 @@ class Book:
         self._paused_until = -math.inf
         self._throttled_until = -math.inf
         self._waits = 0
-        self._twins: set[str] = set()
         self._leaving: dict[str, Ticket] = {}
         self._actions: list[Errand] = []
         self._misses: dict[str, int] = {}
@@ -96,20 +95,20 @@ class Book:
         if ticket.tag in self.tickets:
             return
         self.tickets[ticket.tag] = ticket
-        self.meter.hold(ticket.tag)
         self.purse.reserve(ticket.tag, ticket.cost)
         ticket.first_at = ticket.sent_at = now
         ticket.resend = False
         if ticket.job_id is None:
             ticket.state, ticket.look_at = "unknown", now
+            self.meter.take(ticket.tag)  # the request may still be on its way
         else:
+            self.meter.hold(ticket.tag)
             ticket.state, ticket.accepted_at = "submitted", now
             # Nobody knows any more whether a reply was lost, and the job has a twin.
             ticket.look_at = now + ticket.retry.lost_grace_s
             self._counters[ticket.counter].accepted(ticket.tag, now)
         self._actions.append(Changed(ticket.tag))
         if ticket.client == NOBODY:
-            self._twins.add(ticket.tag)
             ticket.look_at = math.inf  # a look-up would find the job that is kept
             self.cancel(ticket.tag, Verdict("cancelled", "TwinJob", "its twin is kept"), now)
 
@@ -491,9 +490,8 @@ class Book:
     def _add_twin(self, ticket: Ticket, job_id: str, now: float) -> None:
         """One submission made two jobs: the second is cancelled, and takes a slot and costs until it is."""
         tag = f"{ticket.tag}~{job_id}"
-        if tag in self._twins:
-            return
-        self._twins.add(tag)
+        ticket.past += (job_id,)
+        self._actions.append(Changed(ticket.tag))
         reason = f"the service has job {job_id} beside {ticket.job_id} for one submission"
         twin = Ticket(tag, ticket.counter, NOBODY, ticket.cost, ticket.retry, job_id=job_id)
         twin.state, twin.first_at, twin.accepted_at = "submitted", now, now

@@ -90,7 +90,7 @@ class Ticket:
         sends: How often it was sent, those included that the service was too full for.
         resend: Whether it can be sent again: an earlier process has sent it, and nobody has brought its circuits.
         job_id: As the service calls it.
-        past: Ids of earlier jobs with its tag, which ended without a result.
+        past: Ids of other jobs with its tag: earlier ones, which ended without a result, and twins.
         unwanted: Somebody asked to cancel it, or it ran out of time: why.
         verdict: Why it ended as it did.
         facts: What the service last said of it: ``position``, ``eta_s``, ``started``, ``usage_s``.

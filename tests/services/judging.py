@@ -29,8 +29,8 @@ def judge_all(sim: Simulation) -> None:
             wanted, got = work.shots_of(circuit), work.rows[circuit]
             assert got == wanted or (got < wanted and circuit in work.reasons), (circuit, got, wanted)
             assert len(sim.works) > 1 or ran[circuit] <= wanted, f"circuit {circuit} ran {ran[circuit]} times"
-    for circuit, shots in ran.items():
-        assert shots <= sum(work.shots_of(int(str(circuit))) for work in sim.works)
+    for name, shots in ran.items():
+        assert shots <= sum(work.shots_of(int(str(name))) for work in sim.works)
 
 
 def judge_tags(service: ScriptedService) -> None:

@@ -51,6 +51,7 @@ class SimulatedDesk:
         self.alive = True
         self._world = world
         self._wishes: dict[str, Wish] = {}
+        self._runs: dict[str, tuple[Run, ...]] = {}
         self._wake = 0
         self.book = Book(world.quota, dict.fromkeys(world.services, world.polls), jitter=world.random.random)
         self.book.purse.spent = Cost(*before.get(SPENT, {}).get("cost", ()))
@@ -69,12 +70,15 @@ class SimulatedDesk:
                 continue
             ticket = Ticket(tag, entry["counter"], entry["client"], entry["cost"], entry["retry"])
             ticket.job_id, ticket.past = entry["job_id"], entry["past"]
+            if "runs" in entry:
+                self._runs[tag] = entry["runs"]
             self.book.restore(ticket, self._world.now)
         self._go_on()
 
     def enqueue(self, wish: Wish) -> None:
         """A job to be submitted, or to be watched."""
         self._wishes[wish.tag] = wish
+        self._runs[wish.tag] = wish.runs
         known = self.book.tickets.get(wish.tag)
         over = self._over.pop(wish.tag, None)
         ticket = Ticket(wish.tag, wish.counter, wish.client, wish.cost, wish.retry, wish.timeout_s)
@@ -103,6 +107,7 @@ class SimulatedDesk:
         self.book.forget(tag)
         if tag not in self.book.tickets:
             self._wishes.pop(tag, None)
+            self._runs.pop(tag, None)
             self._write({"tag": tag, "gone": True}, None)
 
     def gone(self, session: str) -> None:
@@ -257,8 +262,8 @@ class SimulatedDesk:
 
     def _entry(self, ticket: Ticket) -> dict[str, Any]:
         names = ("tag", "counter", "client", "cost", "retry", "state", "job_id", "past", "verdict")
-        wish = self._wishes.get(ticket.tag)
-        return {name: getattr(ticket, name) for name in names} | ({} if wish is None else {"runs": wish.runs})
+        runs = self._runs.get(ticket.tag)
+        return {name: getattr(ticket, name) for name in names} | ({} if runs is None else {"runs": runs})
 
     def _write(
         self,

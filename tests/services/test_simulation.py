@@ -243,7 +243,7 @@ def test_a_crash_between_any_two_steps_loses_and_repeats_nothing(what: Crash, fa
     for step in range(sim.run().steps):
         sim, work = world({step: what})
         judge_all(sim.run())
-        if fault != "refused for good":
+        if fault not in ("refused for good", "refused for its size"):
             assert work.reasons == {}, step
 
 
@@ -261,5 +261,5 @@ def test_a_job_that_takes_too_long_is_cancelled_and_has_a_reason() -> None:
     work = Work("t", 10, timeout_s=100.0)
     service = Script(Limits(max_circuits=5), run_s=lambda job: 1000.0 if job.number == 0 else 1.0, parallel=2)
     judge_all(Simulation([work], {"a": service}, Quota(2)).run())
-    assert set(work.reasons) == set(range(5))
+    assert len(work.reasons) == 5
     assert all("JobTimeoutError" in why for why in work.reasons.values())
