@@ -234,7 +234,7 @@ class Book:
             self._actions.append(Changed(tag))
             return  # its token is held: the request may still be on its way
         self.meter.sent(tag, now)
-        self._again_or_refuse(ticket, verdict, now)
+        self._again_or_refuse(ticket, verdict, now, Cost())
 
     def found(self, tag: str, job_ids: Sequence[str] | None, now: float) -> None:
         """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked."""
@@ -362,11 +362,8 @@ class Book:
     def _paused(self, ticket: Ticket) -> float:
         return max(self._paused_until, self._throttled_until, self._counters[ticket.counter].paused_until)
 
-    def _again_or_refuse(
-        self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None = None
-    ) -> None:
-        """The service has no such job: another try, or none any more."""
-        cost = cost or Cost()
+    def _again_or_refuse(self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None) -> None:
+        """The service has no such job: another try, or none any more; ``cost`` as in ``_end``."""
         if verdict.what not in TRANSIENT or ticket.unwanted is not None:
             self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, cost)
             return
@@ -530,8 +527,8 @@ class Book:
     def _poll_at(self, counter: Counter) -> float:
         if counter.polling or not counter.tags:
             return math.inf
-        oldest = self.tickets[next(iter(counter.tags))]
-        return counter.poll_at(oldest.accepted_at or counter.polled_at)
+        oldest = self.tickets[next(iter(counter.tags))].accepted_at
+        return counter.poll_at(counter.polled_at if oldest is None else oldest)
 
     def at_service(self) -> Iterable[Ticket]:
         """Jobs that may be at the service."""
