@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ray_qjm.planning.adopting import Past, adoptable
 from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit, Whole
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order
@@ -110,10 +111,17 @@ class SimulatedDriver:
         """Jobs of earlier sessions that may have counts; their circuits come in as chunks of their backend."""
         work = self._work
         claimed = {name: Ranges() for name in self._world.services}
-        for tag, entry in work.journal.items():
+        past = [
+            Past(
+                tag, int(tag.partition("#")[2].partition(".")[0]), entry["runs"], entry["job_id"] is not None
+            )
+            for tag, entry in work.journal.items()
+            if entry["state"] not in FINAL or entry["state"] in ("done", "lost")
+        ]
+        for tag in adoptable(past, work.shots_of):
+            entry = work.journal[tag]
             runs = entry["runs"]
-            over = entry["state"] in FINAL and entry["state"] not in ("done", "lost")
-            if over or all(work.stored.count(run.start, run.stop) == run.circuits for run in runs):
+            if all(work.stored.count(run.start, run.stop) == run.circuits for run in runs):
                 continue
             order = self._assemblies[entry["counter"]].adopt(runs)
             wish = Wish(
