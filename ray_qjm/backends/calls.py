@@ -125,21 +125,23 @@ class Writer:
                 batch, self._waiting = self._waiting, []
             if not batch:
                 return
-            problem = _written(batch)
-            for _, _, then in batch:
+            problems = _written(batch)
+            for _, journals, then in batch:
                 if then is not None:
-                    self._tell(_bound(then, problem))
+                    mine = (problems[id(journal)] for journal in journals if id(journal) in problems)
+                    self._tell(_bound(then, next(mine, None)))
 
 
-def _written(batch: Sequence[tuple[Any, Sequence[Journal], Any]]) -> str | None:
-    """Write a batch; return why it couldn't be, if so."""
+def _written(batch: Sequence[tuple[Any, Sequence[Journal], Any]]) -> dict[int, str]:
+    """Write a batch; return why it couldn't be, by journal: one task's full disk is no other's."""
     by_journal: dict[int, tuple[Journal, list[Any]]] = {}
     for entry, journals, _ in batch:
         for journal in journals:
             by_journal.setdefault(id(journal), (journal, []))[1].append(entry)
+    problems: dict[int, str] = {}
     for journal, entries in by_journal.values():
         try:
             journal.write(entries)  # it has tried more than once
         except Exception as error:
-            return f"{type(error).__name__}: {words(error)}"
-    return None
+            problems[id(journal)] = f"{type(error).__name__}: {words(error)}"
+    return problems

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError, Submission
@@ -22,7 +22,7 @@ from ray_qjm.backends.codes import words
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
-from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.quota import WINDOW_S, Cost
 from ray_qjm.planning.tickets import FINAL, Ticket
 from ray_qjm.planning.verdicts import Verdict
 
@@ -85,6 +85,7 @@ class Request:
         note: Facts that stand in the journal: which circuits, of which task.
         make: Gives the submission when it is time; ``None``: it was sent before, and won't be again.
         job_id: Of a job that was sent before, if known.
+        past: Ids of other jobs with this tag, as the journal tells them.
     """
 
     tag: str
@@ -95,6 +96,7 @@ class Request:
     note: Mapping[str, Any] = field(default_factory=dict)
     make: Callable[[], Submission] | None = None
     job_id: str | None = None
+    past: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -156,15 +158,21 @@ class Desk:
         self._journal = journal
         self._fence = NoFence() if fence is None else fence
         self._adapters: dict[str, Adapter] = {}
+        self._opening = threading.Lock()
+        self._open: set[str] = set()
+        self._began = clock()
         self._book = Book(quota, {}, jitter=random.random)
         self._requests: dict[str, Request] = {}
+        self._notes: dict[str, Mapping[str, Any]] = {}
         self._times: dict[str, dict[str, float]] = {}
         self._clients: dict[str, _Known] = {}
         self._orphans = dict(before or {})
         self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
         #: Jobs whose cost is among what was spent already.
-        self._settled = {tag for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
-        if self._orphans:
+        self._spent = self._book.purse.spent
+        #: Jobs that are over, and of which no client has said that it knows: it may yet ask for them.
+        self._over = {tag: entry for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
+        if before:
             self._book.meter.spend_all(clock())
         self._changed = threading.Condition()
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -191,10 +199,11 @@ class Desk:
         Raises:
             Exception: Whatever connecting raises.
         """
-        if counter not in self._adapters:
-            self._adapters[counter] = make()
-            self._queue.put(lambda: self._opened(counter, polls))
-        return self._adapters[counter]
+        with self._opening:
+            if counter not in self._adapters:
+                self._adapters[counter] = make()
+                self._queue.put(lambda: self._opened(counter, polls))
+            return self._adapters[counter]
 
     def hello(self, client: Client) -> None:
         """A client is there, perhaps again."""
@@ -302,13 +311,17 @@ class Desk:
                     self._look_around(now)
                 self._calls.check(now)
                 self._book.step(now, may_send=self._fence.holds())
-                for errand in self._book.actions():
-                    self._perform(errand)
             except Exception:  # a desk that stops would leave paid jobs alone
                 _log.exception("ray_qjm desk")
+            for errand in self._book.actions():
+                try:
+                    self._perform(errand)
+                except Exception:  # the others are given once only
+                    _log.exception("ray_qjm desk")
 
     def _opened(self, counter: str, polls: tuple[float, float]) -> None:
         self._book.add_counter(counter, polls)
+        self._open.add(counter)
         mine = {tag: entry for tag, entry in self._orphans.items() if entry.get("counter") == counter}
         for tag in mine:
             del self._orphans[tag]
@@ -316,35 +329,49 @@ class Desk:
 
     def _take_orphans(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Jobs that an earlier process of this desk has sent, or was about to send."""
+        now = self._clock()
         for tag, entry in entries.items():
             if entry.get("state") in FINAL or tag in self._book.tickets:
                 continue
-            if entry["counter"] not in self._adapters:
+            if entry["counter"] not in self._open:
                 self._orphans[tag] = entry
                 continue
             cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
             ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
-            ticket.past.update(entry.get("past", ()))
-            self._book.restore(ticket, self._clock())
+            ticket.past = tuple(entry.get("past") or ())
+            self._notes[tag] = entry
+            self._book.restore(ticket, now)
+            if now - self._began < WINDOW_S:
+                self._book.meter.spend_all(now)  # an earlier desk may have sent it just now
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
         for request in requests:
             self._requests[request.tag] = request
+            self._notes[request.tag] = request.note
             known = self._book.tickets.get(request.tag)
             if known is not None:
-                known.client = client
-            cost = Cost() if request.tag in self._settled else request.cost
+                self._book.hand_over(request.tag, client)
+                known.resend = request.make is not None
+                known.timeout_s = request.timeout_s
+            over = self._over.pop(request.tag, None)
             ticket = Ticket(
                 request.tag,
                 request.counter,
                 client,
-                cost,
+                request.cost,
                 request.retry,
                 request.timeout_s,
                 job_id=request.job_id,
+                past=tuple(request.past),
             )
-            if request.make is None and known is None:
+            if known is None and over is not None and (over["job_id"] is not None or over["state"] == "lost"):
+                ticket.state, ticket.job_id = over["state"], over["job_id"]
+                ticket.verdict = None if over["verdict"] is None else Verdict(*over["verdict"])
+                ticket.facts["usage_s"] = over["usage_s"]
+                self._book.recall(ticket)
+            elif known is None and (request.make is None or request.job_id is not None):
                 self._book.restore(ticket, self._clock())
+                ticket.resend = request.make is not None
                 self._note(ticket, self._entry(ticket))
             else:
                 self._book.enqueue(ticket)
@@ -364,8 +391,8 @@ class Desk:
 
     def _drop(self, tag: str) -> None:
         self._requests.pop(tag, None)
+        self._notes.pop(tag, None)
         self._times.pop(tag, None)
-        self._settled.discard(tag)
         self._writer.put({"tag": tag, "gone": True}, [self._journal])
 
     def _look_around(self, now: float) -> None:
@@ -374,12 +401,15 @@ class Desk:
             dead = [known.client for known in self._clients.values() if now - known.seen > CLIENT_S]
             for client in dead:
                 del self._clients[client.name]
-        verdict = Verdict("cancelled", "DriverGone", "the driver of its task is gone")
+        # Should it have a successor, or come back, what wasn't submitted is packed again.
+        verdict = Verdict("again", "DriverGone", "the driver of its task is gone")
         for ticket in list(self._book.tickets.values()):
             for client in dead:
                 if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
                     self._book.cancel(ticket.tag, verdict, now)
-            if ticket.state in FINAL and ticket.client not in self._clients:
+            # A client may take a while to hear that there is a new desk.
+            if ticket.state in FINAL and ticket.client not in self._clients and now - self._began > CLIENT_S:
+                self._over[ticket.tag] = self._entry(ticket)
                 self._forget([ticket.tag])
 
     # Errands.
@@ -396,7 +426,7 @@ class Desk:
                 self._poll(errand.counter, errand.tags)
             case Revoke():
                 self._revoke(errand.tag, errand.job_id)
-            case Changed():
+            case Changed() if errand.tag in self._book.tickets:
                 self._tell(self._book.tickets[errand.tag])
 
     def _intend(self, tag: str) -> None:
@@ -417,8 +447,9 @@ class Desk:
 
     def _send(self, tag: str) -> None:
         ticket = self._book.tickets[tag]
-        adapter, make = self._adapters[ticket.counter], self._requests[tag].make
+        adapter, make, sends = self._adapters[ticket.counter], self._requests[tag].make, ticket.sends
         assert make is not None  # ``_intend`` has looked
+        late_at = self._clock() + ticket.retry.call_s
 
         def call() -> str | Verdict | None:
             try:
@@ -428,11 +459,11 @@ class Desk:
             known = self._clients.get(ticket.client)
             if known is None or not known.client.may_send():
                 return Verdict(
-                    "cancelled", "DriverGone", "its task goes on in another process, or its driver died"
+                    "again", "DriverGone", "its task goes on in another process, or its driver died"
                 )
             # As late as can be: what remains is how long the request itself is under way.
-            if not self._fence.holds():
-                return None
+            if not self._fence.holds() or self._clock() >= late_at:
+                return None  # taken for lost, if it is late: it will be looked for, and sent again
             self.counts["sent"] += 1
             return adapter.submit(job)
 
@@ -440,12 +471,11 @@ class Desk:
             if isinstance(answer, str):
                 self._times.setdefault(tag, {})["submitted"] = time.time()
                 self._book.accepted(tag, answer, self._clock())
-            elif tag in self._book.tickets and ticket.state == "intended":
+            elif ticket.sends == sends:
                 self._book.held(tag, self._clock(), answer)
 
         def failed(error: BaseException) -> None:
-            if tag in self._book.tickets:
-                self._book.rejected(tag, adapter.classify(error), self._clock())
+            self._book.rejected(tag, adapter.classify(error), self._clock(), sends=sends)
 
         self._calls.start(call, within_s=ticket.retry.call_s, done=done, failed=failed)
 
@@ -469,10 +499,16 @@ class Desk:
             said = adapter.status(list(jobs.values()))
             return {tag: said.get(job_id, Seen(None)) for tag, job_id in jobs.items()}
 
+        def done(seen: Mapping[str, Seen]) -> None:
+            # An answer that comes late may speak of a job that was submitted again since.
+            now = {tag: ticket.job_id for tag in seen if (ticket := self._book.tickets.get(tag)) is not None}
+            mine = {tag: said for tag, said in seen.items() if now.get(tag) == jobs[tag]}
+            self._book.polled(counter, mine, self._clock())
+
         self._calls.start(
             call,
             within_s=ASK_S,
-            done=lambda seen: self._book.polled(counter, seen, self._clock()),
+            done=done,
             failed=lambda error: self._book.polled(counter, None, self._clock()),
         )
 
@@ -493,13 +529,14 @@ class Desk:
         times |= {name: float(ticket.facts[name]) for name in ("started", "ended") if ticket.facts.get(name)}
         if ticket.state in FINAL:
             times.setdefault("ended", time.time())
-        if ticket.state != "queued" or ticket.attempts:
-            self._note(ticket, self._entry(ticket))
-        if ticket.state in FINAL:
-            spent = self._book.purse.spent
+        spent = self._book.purse.spent
+        if spent != self._spent:
+            # First: should this process die between the two, a job is counted twice rather than not at all.
+            self._spent = spent
             entry = {"tag": SPENT, "cost": [spent.jobs, spent.executions, spent.qpu_seconds]}
             self._writer.put(entry, [self._journal])
-            self._settled.add(ticket.tag)
+        if ticket.state != "queued" or ticket.attempts or ticket.past:
+            self._note(ticket, self._entry(ticket))
         if ticket.client == NOBODY and ticket.state in FINAL:
             self._forget([ticket.tag])
         told = Told(
@@ -520,9 +557,8 @@ class Desk:
 
     def _entry(self, ticket: Ticket) -> dict[str, Any]:
         """What the journals say of a job: enough to go on with it."""
-        request = self._requests.get(ticket.tag)
         return {
-            **({} if request is None else request.note),
+            **self._notes.get(ticket.tag, {}),
             "tag": ticket.tag,
             "counter": ticket.counter,
             "client": ticket.client,
@@ -530,9 +566,10 @@ class Desk:
             "retry": vars(ticket.retry),
             "state": ticket.state,
             "job_id": ticket.job_id,
-            "past": sorted(ticket.past),
+            "past": list(ticket.past),
             "usage_s": ticket.facts.get("usage_s"),
             "reason": None if ticket.verdict is None else str(ticket.verdict),
+            "verdict": None if ticket.verdict is None else list(astuple(ticket.verdict)),
             **self._times.get(ticket.tag, {}),
         }
 

@@ -427,12 +427,9 @@ class ServiceLine:
         usage = news.facts.get("usage_s")
         with self._lock:
             self._purse.settle(sent.tag, _spent(sent.order, news, usage))
-        if news.verdict is not None and news.verdict.error_type == ABSENT:
-            self._drop(sent)
-            self._do(self._assembly.absent(sent.order.number))
-            return
         sent.job = self._job(sent, news, usage)
-        if news.job_id is not None or news.state != "cancelled":
+        never = news.state == "cancelled" or (news.verdict is not None and news.verdict.error_type == ABSENT)
+        if news.job_id is not None or not never:
             self._tell(sent.job)
         if news.state == "done":
             self._do(self._assembly.done(sent.order.number))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.options import Limits
 from ray_qjm.planning.events import Chunk
-from ray_qjm.planning.orders import Order, Run
+from ray_qjm.planning.orders import Order, Run, joined
 from ray_qjm.planning.packing import Packer
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.verdicts import Verdict
@@ -22,6 +22,8 @@ from ray_qjm.planning.verdicts import Verdict
 #: halving a job of 10,000 circuits of which every one is refused would submit 20,000 jobs. One broken circuit
 #: among good ones never fails two jobs in a row at the same level, so that 14 levels pass unharmed.
 BREAKS_AFTER = 10
+#: Slices that come of cutting others are numbered from here on: no circuit has so many from the start.
+FRESH = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ Act = Submit | Collect | Close
 class _Piece:
     chunk: Chunk
     sizes: Mapping[int, int]
-    left: int = 0
+    left: int = 0  # cells whose jobs aren't over
     orders: list[int] = field(default_factory=list)
     have: Ranges = field(default_factory=Ranges)
     lacks: list[Lack] = field(default_factory=list)
@@ -108,6 +110,8 @@ class Assembly:
         self._starts: list[int] = []
         self._orders: dict[int, Order] = {}
         self._adopted: list[Order] = []
+        self._ended: set[int] = set()
+        self._slices = FRESH
         self._failed_in_a_row = 0
         self.closed: Verdict | None = None
 
@@ -129,6 +133,7 @@ class Assembly:
         order = self._packer.order(runs, 0, 0)
         self._orders[order.number] = order
         self._adopted.append(order)
+        self._slices = max(self._slices, *(run.slice_ + 1 for run in runs))
         return order
 
     def prepared(self, chunk: Chunk, sizes: Mapping[int, int]) -> list[Act]:
@@ -140,20 +145,16 @@ class Assembly:
         """
         piece = self._pieces[chunk.start] = _Piece(chunk, sizes)
         insort(self._starts, chunk.start)
+        taken = self._take(piece)
         acts: list[Act] = []
-        for circuit, size in sizes.items():
-            if self._packer.fits(size):
-                taken = self._taken(circuit)
-                piece.left += len(taken) or len(self._packer.slices(self._shots_of(circuit)))
-                if not taken:
-                    acts += map(self._submit, self._packer.add(circuit, self._shots_of(circuit), size))
-                continue
-            reason = f"it takes {size} bytes, and a job may have {self._packer.limits.max_payload_bytes}"
-            lack = Lack(circuit, circuit + 1, Verdict("give up", "PayloadTooLargeError", reason))
-            piece.lacks.append(lack)
+        for circuit in sizes:
+            had = [run for run in taken if run.start <= circuit < run.stop]
+            shots = self._shots_of(circuit) - sum(run.shots for run in had)
+            if shots > 0:
+                acts += self._pack(piece, circuit, shots, new=not had)
         if not piece.left:
             acts.append(Collect(None, (self._whole(piece),)))
-        return acts if self.closed is None else [*acts, *self.flush()]
+        return acts
 
     def flush(self) -> list[Act]:
         """Nothing more will come for now: what waits goes as it is."""
@@ -162,35 +163,41 @@ class Assembly:
     def done(self, number: int) -> list[Act]:
         """A job has its result."""
         order = self._leave(number)
+        self._ended.add(number)
         self._failed_in_a_row = 0
         wholes = []
-        for piece, start, stop, cells in self._cells(order):
+        for _, piece, start, stop in self._cells(order):
             piece.have.add(start, stop)
             if not piece.orders or piece.orders[-1] != number:
                 piece.orders.append(number)
-            piece.left -= cells
+            piece.left -= stop - start
             if not piece.left:
                 wholes.append(self._whole(piece))
         return [Collect(order, tuple(wholes))]
-
-    def absent(self, number: int) -> list[Act]:
-        """An adopted job never reached its service, as one knows now: its circuits go as a job of their own."""
-        order = self._leave(number)
-        runs = [run._replace(start=a, stop=b) for run in order.runs for _, a, b in self._within(run)]
-        return [self._submit(self._again(order, runs))] if runs else []
 
     def failed(self, number: int, verdict: Verdict) -> list[Act]:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
         order = self._leave(number)
         acts: list[Act] = []
-        if verdict.what not in ("cancelled", "no credit"):
+        if verdict.what not in ("cancelled", "no credit") and order not in self._adopted:
             self._failed_in_a_row += 1
         if self.closed is None and (verdict.what == "no credit" or self._failed_in_a_row >= BREAKS_AFTER):
             self.closed = verdict
             acts.append(Close(verdict))
+            for waiting in self._packer.flush():
+                acts += self._lack(waiting, verdict, elsewhere=True)
+        order = self._here(order)
+        if self.closed is None and verdict.what == "again":
+            # The desk can't send it again: an earlier session has sent it, or this one was taken for dead.
+            for run, piece, start, stop in self._cells(order):
+                for circuit in range(start, stop):
+                    piece.left -= 1
+                    acts += self._pack(piece, circuit, run.shots, new=False)
+            return [*acts, *self.flush()]
         if self.closed is None and verdict.what == "split job" and order.circuits > 1:
             return [*acts, *(self._submit(self._again(order, half)) for half in order.halves())]
-        if self.closed is None and verdict.what == "split shots" and max(run.shots for run in order.runs) > 1:
+        most = max((run.shots for run in order.runs), default=0)
+        if self.closed is None and verdict.what == "split shots" and most > 1:
             return [*acts, *self._split_shots(order)]
         final = verdict.what in ("give up", "split job", "split shots") and self.closed is None
         return acts + self._lack(order, verdict, elsewhere=not final)
@@ -201,17 +208,56 @@ class Assembly:
         self._orders[order.number] = order
         return Submit(order)
 
+    def _pack(self, piece: _Piece, circuit: int, shots: int, *, new: bool) -> Iterator[Submit]:
+        """Shots of a circuit go into a job, or it is told why they can't; ``new``: it has no slices yet."""
+        size = piece.sizes.get(circuit, 0)
+        if self.closed is not None:
+            piece.lacks.append(Lack(circuit, circuit + 1, self.closed, elsewhere=True))
+        elif self._packer.fits(size):
+            count = len(self._packer.slices(shots))
+            piece.left += count
+            first = 0 if new else self._fresh(count)
+            yield from map(self._submit, self._packer.add(circuit, shots, size, first))
+        else:
+            reason = f"it takes {size} bytes, and a job may have {self._packer.limits.max_payload_bytes}"
+            verdict = Verdict("give up", "PayloadTooLargeError", reason)
+            piece.lacks.append(Lack(circuit, circuit + 1, verdict))
+
     def _leave(self, number: int) -> Order:
-        # A chunk that comes back later with circuits of a job that is over is packed like any other.
-        self._adopted = [order for order in self._adopted if order.number != number]
         try:
             return self._orders.pop(number)
         except KeyError:
             raise InvalidTransitionError(f"job number {number} ended, and isn't under way.") from None
 
-    def _taken(self, circuit: int) -> list[Run]:
-        """Runs of adopted jobs that this circuit is in."""
-        return [run for order in self._adopted for run in order.runs if run.start <= circuit < run.stop]
+    def _fresh(self, count: int) -> int:
+        """The first of so many numbers of slices that no circuit has yet."""
+        self._slices += count
+        return self._slices - count
+
+    def _take(self, piece: _Piece) -> list[Run]:
+        """What adopted jobs have of a new piece; those that are done by now have it already."""
+        found: list[Run] = []
+        for order in self._adopted:
+            cells = list(self._cells(order, piece))
+            if not cells:
+                continue
+            found += [run for run, _, _, _ in cells]
+            if order.number in self._ended:
+                piece.orders.append(order.number)
+            for _, _, start, stop in cells:
+                if order.number in self._ended:
+                    piece.have.add(start, stop)
+                else:
+                    piece.left += stop - start
+        return found
+
+    def _here(self, order: Order) -> Order:
+        """A job that failed, less what isn't in any chunk yet: that will be packed anew, with its chunk."""
+        if order not in self._adopted:
+            return order
+        self._adopted.remove(order)
+        runs = [run._replace(start=a, stop=b) for run in order.runs for _, a, b in self._within(run)]
+        return order._replace(runs=joined(runs))
 
     def _again(self, order: Order, runs: Sequence[Run]) -> Order:
         size = sum(
@@ -227,9 +273,9 @@ class Assembly:
         second: list[Run] = []
         for run in order.runs:
             half = (run.shots + 1) // 2
-            first.append(run._replace(shots=half, slice_=2 * run.slice_ + 1))
+            first.append(run._replace(shots=half))
             if half < run.shots:
-                second.append(run._replace(shots=run.shots - half, slice_=2 * run.slice_ + 2))
+                second.append(run._replace(shots=run.shots - half, slice_=self._fresh(1)))
                 for piece, start, stop in self._within(run):
                     piece.left += stop - start
         for runs in (first, second):
@@ -238,9 +284,9 @@ class Assembly:
 
     def _lack(self, order: Order, verdict: Verdict, *, elsewhere: bool) -> list[Act]:
         wholes = []
-        for piece, start, stop, cells in self._cells(order):
+        for _, piece, start, stop in self._cells(order):
             piece.lacks.append(Lack(start, stop, verdict, elsewhere))
-            piece.left -= cells
+            piece.left -= stop - start
             if not piece.left:
                 wholes.append(self._whole(piece))
         return [Collect(None, tuple(wholes))] if wholes else []
@@ -258,11 +304,12 @@ class Assembly:
             told.add(lack.start, lack.stop)
         return Whole(piece.chunk, tuple(piece.orders), tuple(sorted(lacks, key=lambda lack: lack.start)))
 
-    def _cells(self, order: Order) -> Iterator[tuple[_Piece, int, int, int]]:
-        """What of an order is in which piece: circuits, and how many cells."""
+    def _cells(self, order: Order, only: _Piece | None = None) -> Iterator[tuple[Run, _Piece, int, int]]:
+        """What of an order is in which piece, a cell a circuit."""
         for run in order.runs:
             for piece, start, stop in self._within(run):
-                yield piece, start, stop, stop - start
+                if only is None or piece is only:
+                    yield run, piece, start, stop
 
     def _within(self, run: Run) -> Iterator[tuple[_Piece, int, int]]:
         first = max(bisect_right(self._starts, run.start) - 1, 0)

@@ -45,7 +45,9 @@ class Book:
         self._jitter = jitter
         self._queues: dict[str, deque[str]] = {}
         self._paused_until = -math.inf
+        self._throttled_until = -math.inf
         self._waits = 0
+        self._leaving: dict[str, Ticket] = {}
         self._actions: list[Errand] = []
         self._misses: dict[str, int] = {}
 
@@ -68,26 +70,47 @@ class Book:
         self.tickets[ticket.tag] = ticket
         self._queues.setdefault(ticket.client, deque()).append(ticket.tag)
 
+    def recall(self, ticket: Ticket) -> None:
+        """A job that was over in an earlier life, and whose client may not know."""
+        assert ticket.state in FINAL
+        self.tickets[ticket.tag] = ticket
+        self._actions.append(Changed(ticket.tag))
+
+    def hand_over(self, tag: str, client: str) -> None:
+        """A job that is known is another client's from now on: its task goes on in another process."""
+        ticket = self.tickets[tag]
+        if ticket.client == client:
+            return
+        if ticket.state == "queued":
+            self._queues[ticket.client].remove(tag)
+            self._queues.setdefault(client, deque()).append(tag)
+        ticket.client = client
+
     def restore(self, ticket: Ticket, now: float) -> None:
         """A job of an earlier life: it may be at the service, and keeps its slot until one knows.
 
-        With a job id it is polled, without one it is looked for.
+        With a job id it is polled, without one it is looked for. Proven absent it is refused, unless somebody has
+        set ``resend`` by then.
         """
         if ticket.tag in self.tickets:
             return
         self.tickets[ticket.tag] = ticket
-        self.meter.hold(ticket.tag)
         self.purse.reserve(ticket.tag, ticket.cost)
         ticket.first_at = ticket.sent_at = now
+        ticket.resend = False
         if ticket.job_id is None:
             ticket.state, ticket.look_at = "unknown", now
+            self.meter.take(ticket.tag)  # the request may still be on its way
         else:
+            self.meter.hold(ticket.tag)
             ticket.state, ticket.accepted_at = "submitted", now
-            self._counters[ticket.counter].tags[ticket.tag] = None
+            # Nobody knows any more whether a reply was lost, and the job has a twin.
+            ticket.look_at = now + ticket.retry.lost_grace_s
+            self._counters[ticket.counter].accepted(ticket.tag, now)
         self._actions.append(Changed(ticket.tag))
-        if ticket.client == NOBODY and ticket.job_id is not None:
-            ticket.unwanted = Verdict("cancelled", "TwinJob", "one submission has made two jobs")
-            self._revoke(ticket, now)
+        if ticket.client == NOBODY:
+            ticket.look_at = math.inf  # a look-up would find the job that is kept
+            self.cancel(ticket.tag, Verdict("cancelled", "TwinJob", "its twin is kept"), now)
 
     def cancel(self, tag: str, verdict: Verdict, now: float) -> None:
         """Somebody doesn't want a job any more."""
@@ -106,6 +129,8 @@ class Book:
         ticket = self.tickets.get(tag)
         if ticket is not None and ticket.state in FINAL:
             del self.tickets[tag]
+            if ticket.looking:
+                self._leaving[tag] = ticket  # until it is known whether it has a twin
 
     # Time.
 
@@ -118,8 +143,7 @@ class Book:
         """
         for ticket in list(self.tickets.values()):
             if ticket.look_at <= now and ticket.state in AT_SERVICE:
-                ticket.look_at = math.inf  # until the answer is there
-                self._actions.append(Look(ticket.tag))
+                self._look(ticket, now)
             elif ticket.timeout_s is not None and ticket.unwanted is None:
                 self._check_time(ticket, now)
             elif ticket.state == "cancelling" and ticket.not_before <= now:
@@ -143,7 +167,11 @@ class Book:
                 ready = max(ticket.not_before, self._paused(ticket), self.meter.free_at(now))
                 # What has been ready all along waits for something else than time: a fence, a slot.
                 times.append(ready if ready > now else math.inf)
-            if ticket.timeout_s is not None and ticket.accepted_at is not None and ticket.unwanted is None:
+            if (
+                ticket.timeout_s is not None
+                and ticket.accepted_at is not None
+                and ticket.state in ("submitted", "running")
+            ):
                 times.append(ticket.accepted_at + ticket.timeout_s)
         return min(times, default=math.inf)
 
@@ -151,82 +179,83 @@ class Book:
 
     def intended(self, tag: str, now: float) -> None:
         """The intent is safe."""
-        ticket = self.tickets[tag]
+        ticket = self.tickets.get(tag)
+        if ticket is None or ticket.state != "intended":
+            return  # an earlier submission of it, taken for absent, was accepted after all
         if ticket.unwanted is not None:
             self.meter.sent(tag, now)
             self._end(ticket, "cancel", ticket.unwanted, Cost())
             return
         ticket.attempts += 1
+        ticket.sends += 1
         ticket.first_at = now if ticket.first_at is None else ticket.first_at
         self._actions.append(Send(tag))
 
     def held(self, tag: str, now: float, verdict: Verdict | None = None) -> None:
         """A job was not sent after all, or its intent couldn't be written; with a verdict it never will be."""
-        ticket = self.tickets[tag]
+        ticket = self.tickets.get(tag)
+        if ticket is None or ticket.state != "intended":
+            return
         self.meter.sent(tag, now)
         if ticket.unwanted is not None or verdict is not None:
             self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, Cost())
         else:
+            ticket.attempts = max(0, ticket.attempts - 1)
             self._requeue(ticket, now + self._delay(ticket))
 
     def accepted(self, tag: str, job_id: str, now: float) -> None:
         """The service has taken a job; the reply may come late, when something else was done about it."""
         ticket = self.tickets.get(tag)
-        if ticket is None or ticket.job_id == job_id or job_id in ticket.past:
-            return
-        if ticket.state not in ("queued", "intended", "unknown"):
-            self._add_twin(ticket, job_id, now)
-            return
-        if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
-            self._queues[ticket.client].remove(tag)
-            self.meter.hold(tag)
-            self.purse.reserve(tag, ticket.cost)
-        self.meter.sent(tag, now)
-        ticket.sent_at = ticket.accepted_at = now
-        ticket.job_id = job_id
-        ticket.move("accept")
-        # One that was lost before may have landed twice: it is looked for once more when that would show.
-        ticket.look_at = now + ticket.retry.lost_grace_s if ticket.looks else math.inf
-        self._counters[ticket.counter].tags[tag] = None
-        self._waits = 0
-        self._actions.append(Changed(tag))
-        if ticket.unwanted is not None:
-            self._revoke(ticket, now)
+        if ticket is not None:
+            self._accept(ticket, job_id, now)
 
-    def rejected(self, tag: str, verdict: Verdict, now: float) -> None:
-        """A submission ended with an error."""
-        ticket = self.tickets[tag]
+    def rejected(self, tag: str, verdict: Verdict, now: float, *, sends: int | None = None) -> None:
+        """A submission ended with an error.
+
+        Args:
+            tag: Of the job.
+            verdict: What the error means.
+            now: When.
+            sends: The ticket's ``sends`` at that submission, where the answer may come late: what it says of an
+                earlier one says nothing about the last.
+        """
+        ticket = self.tickets.get(tag)
+        if ticket is None or (sends is not None and sends != ticket.sends):
+            return
         if ticket.state == "unknown" and verdict.what == "unknown":
             return
         if ticket.state not in ("intended", "unknown"):
             return  # it was found since
-        self.meter.sent(tag, now)
         ticket.sent_at = now
         ticket.verdict = verdict
         if verdict.what == "unknown":
             ticket.move("lose")
             ticket.looks, ticket.look_at = 0, now
             self._actions.append(Changed(tag))
-            return
-        self._again_or_refuse(ticket, verdict, now)
+            return  # its token is held: the request may still be on its way
+        self.meter.sent(tag, now)
+        self._again_or_refuse(ticket, verdict, now, Cost())
 
     def found(self, tag: str, job_ids: Sequence[str] | None, now: float) -> None:
         """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked."""
-        ticket = self.tickets.get(tag)
+        ticket = self.tickets.get(tag) or self._leaving.pop(tag, None)
         if ticket is None:
             return
+        ticket.looking = False
         for job_id in job_ids or ():
-            self.accepted(tag, job_id, now)
+            self._accept(ticket, job_id, now)
         if ticket.state != "unknown":
             return
-        over = now - (ticket.sent_at or now) >= ticket.retry.lost_grace_s
-        if not over:
+        over_at = (now if ticket.sent_at is None else ticket.sent_at) + ticket.retry.lost_grace_s
+        # The answer is as old as the question: a job may have landed while it was on its way.
+        if ticket.looked_at < over_at:
             ticket.looks += 1
-            wait = min(LOOK_S[1], LOOK_S[0] * 2 ** (ticket.looks - 1))
+            wait = min(LOOK_S[1], LOOK_S[0] * 2 ** min(ticket.looks - 1, 16))
             # Once more at the very end of the grace: what is absent then is proven absent.
-            until_over = (ticket.sent_at or now) + ticket.retry.lost_grace_s - now
-            ticket.look_at = now + min(wait, max(until_over, 0.0))
-        elif job_ids is None and ticket.retry.lost == "fail":
+            ticket.look_at = max(now, min(now + wait, over_at))
+            return
+        self.meter.sent(tag, now)
+        if job_ids is None and ticket.retry.lost == "fail":
             self._end(ticket, "give up", _lost(ticket))
         else:
             # Absent; or nobody can tell, and the user wants it run again all the same: then it may have cost.
@@ -239,8 +268,15 @@ class Book:
 
     def look_failed(self, tag: str, now: float) -> None:
         """The service didn't answer when asked for a tag: it is asked again."""
+        self._leaving.pop(tag, None)
         ticket = self.tickets.get(tag)
+        if ticket is not None:
+            ticket.looking = False
         if ticket is not None and ticket.state not in FINAL:
+            if ticket.state == "unknown" and _since(ticket.first_at, now) >= ticket.retry.give_up_s:
+                self.meter.sent(tag, now)
+                self._end(ticket, "give up", _lost(ticket))
+                return
             ticket.looks += 1
             ticket.look_at = now + min(LOOK_S[1], LOOK_S[0] * 2 ** min(ticket.looks, 8))
 
@@ -263,14 +299,14 @@ class Book:
         """The service was asked to cancel; whether it has is for the next poll to say."""
         ticket = self.tickets.get(tag)
         if ticket is not None and ticket.state == "cancelling":
-            ticket.not_before = math.inf if ok else now + self._delay(ticket)
+            ticket.not_before = math.inf if ok else now + self._delay(ticket, ticket.revokes)
             self._counters[ticket.counter].polled_at = -math.inf
 
     # Within.
 
     def _next(self, now: float) -> str | None:
         """The job that gets the next permit, if there is one: clients take turns."""
-        if self.meter.free_at(now) > now or self._paused_until > now:
+        if max(self.meter.free_at(now), self._paused_until, self._throttled_until) > now:
             return None
         for client, queue in list(self._queues.items()):
             for tag in queue:
@@ -294,19 +330,49 @@ class Book:
         ticket.move("permit")
         self._actions.append(Intend(ticket.tag))
 
-    def _paused(self, ticket: Ticket) -> float:
-        return max(self._paused_until, self._counters[ticket.counter].paused_until)
+    def _look(self, ticket: Ticket, now: float) -> None:
+        ticket.look_at = math.inf  # until the answer is there
+        ticket.looked_at, ticket.looking = now, True
+        self._actions.append(Look(ticket.tag))
 
-    def _again_or_refuse(
-        self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None = None
-    ) -> None:
-        """The service has no such job: another try, or none any more."""
-        cost = cost or Cost()
+    def _accept(self, ticket: Ticket, job_id: str, now: float) -> None:
+        tag = ticket.tag
+        if ticket.job_id == job_id or job_id in ticket.past:
+            return
+        if ticket.state not in ("queued", "intended", "unknown"):
+            self._add_twin(ticket, job_id, now)
+            return
+        if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
+            self._queues[ticket.client].remove(tag)
+            self.meter.hold(tag)
+            self.purse.reserve(tag, ticket.cost)
+        self.meter.sent(tag, now)
+        ticket.sent_at = ticket.accepted_at = now
+        ticket.job_id = job_id
+        # One that was lost before may have landed twice: it is looked for once more when that would show.
+        lost = ticket.state != "intended" or ticket.looks
+        ticket.look_at = now + ticket.retry.lost_grace_s if lost else math.inf
+        ticket.move("accept")
+        self._counters[ticket.counter].accepted(tag, now)
+        self._waits = 0
+        self._actions.append(Changed(tag))
+        if ticket.unwanted is not None:
+            self._revoke(ticket, now)
+
+    def _paused(self, ticket: Ticket) -> float:
+        return max(self._paused_until, self._throttled_until, self._counters[ticket.counter].paused_until)
+
+    def _again_or_refuse(self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None) -> None:
+        """The service has no such job: another try, or none any more; ``cost`` as in ``_end``."""
         if verdict.what not in TRANSIENT or ticket.unwanted is not None:
             self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, cost)
             return
         tired = verdict.what == "again" and ticket.attempts >= ticket.retry.attempts
-        if tired or now - (ticket.first_at or now) >= ticket.retry.give_up_s:
+        if not ticket.resend:
+            absent = f"it never reached the service ({verdict.reason.rstrip('.')})"
+            self._end(ticket, "refuse", Verdict("again", "JobAbsentError", absent), cost)
+            return
+        if tired or _since(ticket.first_at, now) >= ticket.retry.give_up_s:
             tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
             self._end(ticket, "refuse", Verdict("elsewhere", verdict.error_type, tried), cost)
             return
@@ -315,8 +381,12 @@ class Book:
             # Full or throttled: whoever else asks now would hear the same.
             ticket.attempts -= 1
             self._waits += 1
-            delay = self._delay(ticket, self._waits) if delay is None else delay
-            self._paused_until = max(self._paused_until, now + delay)
+            if delay is None:
+                # Until then, or until a place comes free.
+                self._paused_until = max(self._paused_until, now + self._delay(ticket, self._waits))
+            else:
+                self._throttled_until = max(self._throttled_until, now + delay)
+            delay = 0.0
         else:
             delay = self._delay(ticket) if delay is None else delay
             counter = self._counters[ticket.counter]
@@ -330,8 +400,10 @@ class Book:
         ticket.move("requeue")
         ticket.not_before = at
         if ticket.job_id is not None:
-            ticket.past.add(ticket.job_id)
+            ticket.past += (ticket.job_id,)
         ticket.job_id = ticket.accepted_at = None
+        ticket.look_at = math.inf
+        ticket.facts.clear()  # of a job that is over
         self._queues.setdefault(ticket.client, deque()).appendleft(ticket.tag)
         self._actions.append(Changed(ticket.tag))
 
@@ -344,7 +416,7 @@ class Book:
     def _take_in(self, ticket: Ticket, said: Seen, now: float) -> None:
         if said.state is None:
             misses = self._misses[ticket.tag] = self._misses.get(ticket.tag, 0) + 1
-            if misses >= MISSES and now - (ticket.accepted_at or now) >= ticket.retry.lost_grace_s:
+            if misses >= MISSES and _since(ticket.accepted_at, now) >= ticket.retry.lost_grace_s:
                 self._end(ticket, "give up", _gone(ticket))
             return
         self._misses.pop(ticket.tag, None)
@@ -378,7 +450,11 @@ class Book:
         if verdict.what not in TRANSIENT:
             self._end(ticket, "fail", verdict, self._billed(ticket))
             return
-        late = now - (ticket.first_at or now) >= ticket.retry.give_up_s
+        if not ticket.resend:
+            again = Verdict("again", verdict.error_type, verdict.reason)
+            self._end(ticket, "fail", again, self._billed(ticket))
+            return
+        late = _since(ticket.first_at, now) >= ticket.retry.give_up_s
         if late or ticket.attempts >= ticket.retry.attempts:
             tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
             self._end(ticket, "fail", Verdict("elsewhere", verdict.error_type, tried), self._billed(ticket))
@@ -404,16 +480,15 @@ class Book:
         ticket.verdict = verdict
         self._misses.pop(ticket.tag, None)
         if ticket.look_at < math.inf and ticket.job_id is not None:
-            self._actions.append(Look(ticket.tag))
+            self._look(ticket, ticket.looked_at)
         ticket.look_at = math.inf
         self._actions.append(Changed(ticket.tag))
 
     def _add_twin(self, ticket: Ticket, job_id: str, now: float) -> None:
         """One submission made two jobs: the second is cancelled, and takes a slot and costs until it is."""
         tag = f"{ticket.tag}~{job_id}"
-        if tag in self.tickets:
-            return
-        ticket.past.add(job_id)  # the next look-up finds it again
+        ticket.past += (job_id,)
+        self._actions.append(Changed(ticket.tag))
         reason = f"the service has job {job_id} beside {ticket.job_id} for one submission"
         twin = Ticket(tag, ticket.counter, NOBODY, ticket.cost, ticket.retry, job_id=job_id)
         twin.state, twin.first_at, twin.accepted_at = "submitted", now, now
@@ -422,7 +497,7 @@ class Book:
         self.tickets[tag] = twin
         self.meter.hold(tag)
         self.purse.reserve(tag, twin.cost)
-        self._counters[twin.counter].tags[tag] = None
+        self._counters[twin.counter].accepted(tag, now)
         self._revoke(twin, now)
 
     def _leave(self, ticket: Ticket) -> None:
@@ -439,6 +514,7 @@ class Book:
     def _revoke_again(self, ticket: Ticket, now: float) -> None:
         assert ticket.job_id is not None
         ticket.not_before = math.inf  # until the answer is there
+        ticket.revokes += 1
         self._actions.append(Revoke(ticket.tag, ticket.job_id))
 
     def _check_time(self, ticket: Ticket, now: float) -> None:
@@ -451,12 +527,16 @@ class Book:
     def _poll_at(self, counter: Counter) -> float:
         if counter.polling or not counter.tags:
             return math.inf
-        oldest = self.tickets[next(iter(counter.tags))]
-        return counter.poll_at(oldest.accepted_at or counter.polled_at)
+        oldest = self.tickets[next(iter(counter.tags))].accepted_at
+        return counter.poll_at(counter.polled_at if oldest is None else oldest)
 
     def at_service(self) -> Iterable[Ticket]:
         """Jobs that may be at the service."""
         return [ticket for ticket in self.tickets.values() if ticket.state in AT_SERVICE]
+
+
+def _since(at: float | None, now: float) -> float:
+    return 0.0 if at is None else now - at
 
 
 def _lost(ticket: Ticket) -> Verdict:

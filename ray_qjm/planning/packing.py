@@ -51,15 +51,16 @@ class Packer:
         most = self.limits.max_payload_bytes
         return most is None or payload_bytes <= most
 
-    def add(self, circuit: int, shots: int, payload_bytes: int) -> Iterator[Order]:
+    def add(self, circuit: int, shots: int, payload_bytes: int, first: int = 0) -> Iterator[Order]:
         """Take a circuit in; give the jobs that are full now.
 
         Args:
             circuit: Its row number.
             shots: Of the circuit.
             payload_bytes: Its size, within the limit.
+            first: Number of the first slice of these shots.
         """
-        for number, part in enumerate(self.slices(shots)):
+        for number, part in enumerate(self.slices(shots), first):
             key = 0 if self._mixed else part
             bin_ = self._bins.get(key)
             if bin_ is not None and not self._has_room(bin_, part, payload_bytes):

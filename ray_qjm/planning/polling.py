@@ -37,6 +37,12 @@ class Counter:
     paused_until: float = -math.inf
     in_a_row: int = 0
 
+    def accepted(self, tag: str, now: float) -> None:
+        """It has one more job."""
+        if not self.tags and self.ended_at is not None:
+            self.ended_at = now  # what nobody waited for is no measure of how quick its jobs are
+        self.tags[tag] = None
+
     def ended(self, now: float) -> None:
         """One of its jobs is over."""
         if self.ended_at is not None:

@@ -83,9 +83,14 @@ class Ticket:
         accepted_at: When it was accepted.
         not_before: When it may be sent again.
         look_at: When the service is asked for its tag; infinite: it isn't.
+        looked_at: When it was asked last: what it says is as old as the question.
+        looking: Whether the answer is awaited.
         looks: How often it was.
+        revokes: How often the service was asked to cancel it.
+        sends: How often it was sent, those included that the service was too full for.
+        resend: Whether it can be sent again: an earlier process has sent it, and nobody has brought its circuits.
         job_id: As the service calls it.
-        past: Jobs of earlier attempts, and twins: they have the same tag, and stand for nothing any more.
+        past: Ids of other jobs with its tag: earlier ones, which ended without a result, and twins.
         unwanted: Somebody asked to cancel it, or it ran out of time: why.
         verdict: Why it ended as it did.
         facts: What the service last said of it: ``position``, ``eta_s``, ``started``, ``usage_s``.
@@ -104,9 +109,14 @@ class Ticket:
     accepted_at: float | None = None
     not_before: float = 0.0
     look_at: float = math.inf
+    looked_at: float = -math.inf
+    looking: bool = False
     looks: int = 0
+    revokes: int = 0
+    sends: int = 0
+    resend: bool = True
     job_id: str | None = None
-    past: set[str] = field(default_factory=set)
+    past: tuple[str, ...] = ()
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)

@@ -64,17 +64,28 @@ def submissions(objects: Objects, folder: str) -> dict[str, dict[str, Any]]:
 
     Of a job that is ``gone`` nothing is said: nobody has to care for it any more.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in sorted(entry.name for entry in objects.entries(folder)):
-        batch = unseal(objects.read(name))
-        if batch is not None:
-            _fold(found, batch["entries"])
-    return {tag: entry for tag, entry in found.items() if not entry.get("gone")}
+    names = _names(objects, folder)
+    while True:
+        found: dict[str, dict[str, Any]] = {}
+        for name in names:
+            batch = unseal(objects.read(name))
+            if batch is not None:
+                _fold(found, batch["entries"])
+        before, names = names, _names(objects, folder)
+        # A writer that folds its batches meanwhile removes what was listed: the new one has it.
+        if before == names or (before and set(before) <= set(names)):
+            return {tag: entry for tag, entry in found.items() if not entry.get("gone")}
+
+
+def _names(objects: Objects, folder: str) -> list[str]:
+    return sorted(entry.name for entry in objects.entries(folder))
 
 
 def _fold(state: dict[str, dict[str, Any]], entries: Iterable[Entry]) -> None:
     for entry in entries:
         known = state.setdefault(entry["tag"], {})
+        if known.get("gone"):
+            known.clear()  # it was taken up again
         known.update(entry)
         if known.get("gone"):
             # The tag alone: an older batch may still be there to speak of it.
