@@ -373,7 +373,7 @@ def test_retry_failed_runs_what_may_have_passed(tmp_path: Path) -> None:
     }
     with pytest.warns(PartialResultWarning, match="1 of 12 .*WorkerDiedError"):
         ray_qjm.run(Killer(5, folder, times=3), options=RunOptions(max_chunk=4, crash_retries=0), **call)
-    assert {"WorkerDiedError"} == MAY_PASS
+    assert "WorkerDiedError" in MAY_PASS
     with pytest.warns(PartialResultWarning, match="1 of 12"):
         ray_qjm.run(Killer(5, folder, times=0), **call)
     result = ray_qjm.run(Killer(5, folder, times=0), retry_failed=True, **call)
