@@ -202,7 +202,7 @@ def _submit(
         column_types=dict(source.column_types),
     )
     pack_setup(setup)  # what can't be pickled is refused before a store is taken
-    services = open_services(choices, options)
+    services = open_services(choices, options, memory=setup.memory)
     try:
         check_budget(options, setup.shots, services)
         setup = with_shadows(setup, services)

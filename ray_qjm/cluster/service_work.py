@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_qjm.backends.answers import Registers, counted
+from ray_qjm.backends.answers import Registers, check_bits, counted
 from ray_qjm.backends.base import Answer
 from ray_qjm.backends.local import checked, failed_row
 from ray_qjm.backends.sampler import decode, with_loose_register
@@ -274,6 +274,8 @@ def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None) -> Row:
     try:
         if not good:
             raise BackendResultError(answers[0].error or f"{row.backend} gave no counts")
+        for answer in good:
+            check_bits(row, answer)
         row = counted(row, _added(good))
     except BackendResultError as error:
         return _failed(row, "run", type(error).__name__, str(error))

@@ -417,7 +417,7 @@ class Book:
         if said.state is None:
             misses = self._misses[ticket.tag] = self._misses.get(ticket.tag, 0) + 1
             if misses >= MISSES and _since(ticket.accepted_at, now) >= ticket.retry.lost_grace_s:
-                self._end(ticket, "give up", _gone(ticket))
+                self._end(ticket, "give up", said.verdict or _gone(ticket))
             return
         self._misses.pop(ticket.tag, None)
         before = dict(ticket.facts)
