@@ -414,6 +414,16 @@ def test_a_job_that_the_service_has_forgotten_is_lost_only_after_a_while() -> No
     assert ticket.state == "lost" and ticket.verdict is not None
 
 
+def test_a_job_that_nobody_understands_is_lost_for_that_reason() -> None:
+    scene = Scene()
+    ticket = scene.submitted()
+    scene.now = RETRY.lost_grace_s
+    odd = Verdict("give up", "JobLostError", "its status means nothing")
+    for _ in range(MISSES):
+        scene.book.polled(ticket.counter, {"x": Seen(None, odd)}, scene.now)
+    assert state(ticket) == "lost" and ticket.verdict == odd
+
+
 @pytest.mark.parametrize("lost", ["fail", "resubmit"])
 def test_a_lost_job_of_a_service_that_cannot_be_asked_ends_as_the_user_wants(lost: str) -> None:
     scene = Scene()

@@ -13,7 +13,7 @@ from tests.providers.known import PROVIDERS, Provider
 def provider(request: pytest.FixtureRequest) -> Provider:
     """Each in turn; Ray starts with the first that is there."""
     found: Provider = request.param
-    pytest.importorskip(found.module, reason="other people's providers are tested by make test-providers")
+    pytest.importorskip(found.module, reason=f"{found.name} is not installed")
     request.getfixturevalue("shared_ray")
     request.getfixturevalue("_state")
     return found

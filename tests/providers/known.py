@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,11 @@ class Provider:
     memory: bool | None = None
     seeded: bool = True
     most: int | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is; nothing of it is imported for that."""
+        return importlib.util.find_spec(self.module.partition(".")[0]) is not None
 
 
 def ddsim() -> Any:

@@ -12,7 +12,10 @@ import ray_qjm
 from ray_qjm import BackendSpec, TaskResult
 from ray_qjm.errors import BackendLoadError, InvalidInputError, PartialResultWarning
 from ray_qjm.options import Limits
-from tests.providers.known import CIRCUITS, COUNT, SHOTS, Provider, circuit
+from tests.providers.known import CIRCUITS, COUNT, PROVIDERS, SHOTS, Provider, circuit
+
+if not any(provider.installed for provider in PROVIDERS):
+    pytest.skip("none is installed: make test-providers", allow_module_level=True)
 
 #: Row of the circuit that a provider refuses.
 BAD = 5
@@ -102,7 +105,7 @@ def test_circuit_that_is_refused_fails_alone(provider: Provider, place: Any) -> 
     check_counts(result, {*range(COUNT)} - {BAD})
     failed = result[BAD]
     assert failed.status == "failed" and failed.stage == "run"
-    assert provider.reason in failed.error
+    assert provider.reason in str(failed.error)
     assert result.failures.num_rows == 1
 
 
@@ -125,8 +128,6 @@ def test_single_shots(provider: Provider, place: Any) -> None:
 @PLACES
 def test_seed_gives_the_same_counts_again(provider: Provider, place: Any) -> None:
     """However they were cut into jobs: one circuit a job, where the backend's ways with lists aren't known."""
-    if not provider.seeded:
-        pytest.skip("it takes no seed")
     found = []
     for _ in range(2):
         spec = place(provider)
@@ -137,6 +138,9 @@ def test_seed_gives_the_same_counts_again(provider: Provider, place: Any) -> Non
         result = run(spec)
         check_counts(result, {*range(COUNT)})
         found.append([result.get_counts(index) for index in range(COUNT)])
+        if not provider.seeded:
+            assert set(result.table["seed"].to_pylist()) == {None}
+            return
     assert found[0] == found[1]
     bells = [tuple(sorted(counts.items())) for counts in found[0][:: len(CIRCUITS)]]
     assert len(set(bells)) > 1  # equal circuits, other seeds
