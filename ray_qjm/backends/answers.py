@@ -54,8 +54,10 @@ def read_answer(answer: Any, name: str, *, memory: bool) -> Answer:
         raise BackendResultError(f"{name} gave no counts (status {status!r})")
     shots = getattr(answer.data, "memory", None) if memory else None
     bits = None
-    texts = [outcome for outcome in (*counts, *(shots or ())) if not outcome.startswith("0x")]
-    if texts or not all([type(count) is int for count in counts.values()]):
+    texts = [outcome for outcome in counts if outcome[:2] != "0x"]
+    if shots is not None:
+        texts += [outcome for outcome in shots if outcome[:2] != "0x"]
+    if texts or set(map(type, counts.values())) != {int}:
         # Qiskit's Result takes bit strings too, and some backends give them.
         bits, counts = _bits(texts, name), _as_hex(counts, name)
         shots = None if shots is None else [_hex(shot) for shot in shots]

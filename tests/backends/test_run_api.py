@@ -340,7 +340,7 @@ def test_outcomes_may_be_written_as_they_like(
         ({"0 01": 5, "001": 5}, "an outcome twice"),
         ({"001": 0.5, "111": 0.5}, "no number of shots"),
         ({"002": 10}, "ValueError"),
-        ({1: 10}, "AttributeError"),
+        ({1: 10}, "TypeError"),
         ({}, "gave no counts"),
         (None, "gave no counts"),
     ],
