@@ -263,6 +263,13 @@ class Desk:
             self._clients.pop(client, None)
             self._changed.notify_all()
 
+    def take_quota(self, quota: Quota) -> Quota:
+        """Change the quota if nobody uses the present one; return the one that holds."""
+        if quota != self.quota and self.idle():
+            self._book.meter.change(quota)
+            self._book.purse.budget = quota.budget
+        return self.quota
+
     def idle(self) -> bool:
         """Whether there is nobody to work for and nothing under way."""
         return not self._clients and not self._book.tickets

@@ -119,9 +119,9 @@ class DeskHost:
         self._closing = threading.Event()
         threading.Thread(target=self._end_when_idle, name="ray_qjm idle", daemon=True).start()
 
-    def hello(self) -> tuple[int, str, Quota]:
-        """Protocol, incarnation and quota."""
-        return PROTOCOL, self._desk.incarnation, self._desk.quota
+    def hello(self, quota: Quota) -> tuple[int, str, Quota]:
+        """Protocol, incarnation and the quota that holds: the one that is asked for, unless another is in use."""
+        return PROTOCOL, self._desk.incarnation, self._desk.take_quota(quota)
 
     def open(self, counter: Counter) -> Facts:
         """Make sure that a backend is here.

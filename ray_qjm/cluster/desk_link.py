@@ -136,7 +136,7 @@ class DeskLink:
             max_concurrency=16,
         ).remote(*self._start_args)
         try:
-            protocol, self._incarnation, quota = ray.get(actor.hello.remote(), timeout=_START_S)
+            protocol, self._incarnation, quota = ray.get(actor.hello.remote(self._quota), timeout=_START_S)
         except RayTaskError as error:
             raise TaskFailedError(f"the desk of {self._account} can't be started: {error.cause}") from None
         except RayError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ray_qjm.options import Budget, Limits, Quota
 from ray_qjm.planning.orders import slices
-from ray_qjm.planning.quota import WINDOW_S, Cost, Purse
+from ray_qjm.planning.quota import WINDOW_S, Cost
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def plan_backend(
         fullest, executions = max(fullest, here), max(executions, here * part)
     cut = limits.max_shots is not None and bool((shots > limits.max_shots).any())
     needed = Cost(jobs, int(shots.sum()), costs[0] * jobs + costs[1] * float(shots.sum()))
-    beyond = [Purse(each).why_not(needed) for each in (budget, quota.budget) if each is not None]
+    beyond = [_beyond(each, needed) for each in (budget, quota.budget) if each is not None]
     return BackendPlan(
         name,
         len(shots),
@@ -104,6 +104,15 @@ def plan_backend(
         needed.qpu_seconds if any(costs) else None,
         next((reason for reason in beyond if reason is not None), None),
     )
+
+
+def _beyond(budget: Budget, needed: Cost) -> str | None:
+    """Which limit of a budget a share goes beyond, if it does."""
+    for name in ("jobs", "executions", "qpu_seconds"):
+        most = getattr(budget, name)
+        if most is not None and getattr(needed, name) > most:
+            return f"{getattr(needed, name):,.6g} {name} of {most:,.6g}"
+    return None
 
 
 def _room(shots: int, limits: Limits, circuit_bytes: float | None) -> tuple[int | None, str | None]:

@@ -87,13 +87,17 @@ class Meter:
     """
 
     def __init__(self, quota: Quota) -> None:
-        self.quota = quota
         self._slots: set[str] = set()
+        self._sending: set[str] = set()
+        self._sent: deque[float] = deque()
+        self.change(quota)
+
+    def change(self, quota: Quota) -> None:
+        """Another quota from now on; what was sent of late counts against it too."""
+        self.quota = quota
         rate = quota.jobs_per_minute
         self._tokens = None if rate is None else max(1, math.floor(rate))
         self._window_s = WINDOW_S if rate is None or rate >= 1 else WINDOW_S / rate
-        self._sending: set[str] = set()
-        self._sent: deque[float] = deque()
 
     @property
     def pending(self) -> int:
