@@ -59,8 +59,9 @@ class SubmissionLog:
                 for tag, entry in state.items()
                 if not entry.get("gone") or any(tag in known for known in older)
             }
+            name = self._put(state.values())
             self._tiers[tier] = ([], {})
-            self._add(tier + 1, self._put(state.values()), state.values())
+            self._add(tier + 1, name, state.values())
             self._objects.remove(names)
 
     def _add(self, tier: int, name: str, entries: Iterable[Entry]) -> None:
