@@ -68,6 +68,8 @@ class _Sent:
     state: str = "queued"
     job: Job | None = None
     answers: Any = None
+    #: Whether ``answers`` is there: its result was fetched and read.
+    read: bool = False
     fetches: int = 0
     position: int | None = None
     eta_s: float | None = None
@@ -171,6 +173,8 @@ class ServiceLine:
         self._stopping: Verdict | None = None
         self._give_up_at = math.inf
         self._quiet_since = math.inf
+        #: Chunks that are over, some of whose jobs haven't been read.
+        self._whole: list[Whole] = []
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {setup.name}", daemon=True)
@@ -472,10 +476,17 @@ class ServiceLine:
     # Rows.
 
     def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
-        if order is None:
-            self._gather(None, wholes)
-        else:
-            self._gather(self._sent[order.number], wholes)
+        sent = None if order is None else self._sent[order.number]
+        self._whole += wholes
+        ready = self._ready(None if order is None else order.number)
+        if sent is not None or ready:
+            self._gather(sent, ready)
+
+    def _ready(self, now: int | None = None) -> list[Whole]:
+        """Chunks that are over and whose jobs have all been read, but for the one that is read now."""
+        ready = [w for w in self._whole if all(n == now or self._sent[n].read for n in w.orders)]
+        self._whole = [whole for whole in self._whole if whole not in ready]
+        return ready
 
     def _gather(self, sent: _Sent | None, wholes: Sequence[Whole], error: Exception | None = None) -> None:
         """Start a Ray task that makes rows; a fetch or a packing that fails is done again, never the job."""
@@ -512,6 +523,10 @@ class ServiceLine:
             piece = self._pieces.pop(whole.chunk.start)
             self._release(piece.chunk.start)
             piece.done(outcome)
+        if sent is not None:
+            sent.read = True
+            if ready := self._ready():
+                self._gather(None, ready)
 
     def _gather_again(
         self, sent: _Sent | None, wholes: Sequence[Whole], why: FetchFailed | BaseException

@@ -245,6 +245,9 @@ def _read(result: Result, rows: Mapping[int, Row], *, samples: bool) -> list[tup
             raise raw
         if len(raw) != len(cells):
             raise BackendResultError(f"{len(raw)} results came for {len(cells)} circuits")
+        # Of a job of an earlier session some circuits may have their rows already.
+        wanted = [at for at, (circuit, _) in enumerate(cells) if circuit in rows]
+        cells, raw = [cells[at] for at in wanted], [raw[at] for at in wanted]
         if samples:
             own = [rows[circuit] for circuit, _ in cells]
             raw = decode(
