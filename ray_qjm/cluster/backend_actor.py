@@ -58,7 +58,7 @@ class JobMessage:
     """A job that a driver wants submitted, on its way to the actor.
 
     Attributes:
-        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note`` and ``job_id``.
+        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note``, ``job_id`` and ``past``.
         counter: Which backend.
         runs: The circuits.
         pieces: Rows ``[start, stop)`` and a list with the reference to their circuits: in a list, so that Ray
@@ -78,6 +78,7 @@ class JobMessage:
     memory: bool = False
     seed: int | None = None
     job_id: str | None = None
+    past: tuple[str, ...] = ()
 
     def request(self) -> Request:
         """For the desk."""
@@ -90,6 +91,7 @@ class JobMessage:
             self.note,
             self._submission if self.pieces else None,
             self.job_id,
+            self.past,
         )
 
     def _submission(self) -> Submission:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.service_line import OpenJob
 from ray_qjm.errors import InvalidInputError
+from ray_qjm.planning.adopting import Past, adoptable
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
@@ -46,7 +47,11 @@ class EarlierJobs:
 
 
 def earlier_jobs(
-    opened: Opened, kept: Ranges, backends: Sequence[str], services: Iterable[int]
+    opened: Opened,
+    kept: Ranges,
+    backends: Sequence[str],
+    services: Iterable[int],
+    shots_of: Callable[[int], int],
 ) -> EarlierJobs:
     """Read what the store says of jobs; those that are over are added to its table of jobs.
 
@@ -55,6 +60,7 @@ def earlier_jobs(
         kept: Circuits that have their rows.
         backends: Names of the task's backends.
         services: Positions of those that are services.
+        shots_of: Shots of a circuit.
 
     Raises:
         InvalidInputError: A backend with open jobs isn't among them.
@@ -65,6 +71,7 @@ def earlier_jobs(
     found: dict[int, list[OpenJob]] = {}
     spent = Cost()
     missing: dict[str, list[str]] = {}
+    adopted = set(adoptable(_past(entries), shots_of))
     for tag, entry in sorted(entries.items()):
         runs = tuple(Run(*run) for run in entry["runs"])
         over = entry["state"] in FINAL
@@ -76,14 +83,15 @@ def earlier_jobs(
             if entry["job_id"] is not None and entry["job_id"] not in known:
                 opened.jobs.add(_job(entry, runs))
         awaited = tuple(Ranges(part for run in runs for part in kept.rest(run.start, run.stop)))
-        if not awaited or (over and entry["state"] != "done"):
+        if not awaited or tag not in adopted:
             continue
         backend = positions.get(entry["backend"])
         if backend is None:
             missing.setdefault(entry["backend"], []).append(entry["job_id"] or tag)
             continue
-        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt")}
-        found.setdefault(backend, []).append(OpenJob(tag, runs, awaited, entry["job_id"], note))
+        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt", "session")}
+        past = tuple(entry.get("past") or ())
+        found.setdefault(backend, []).append(OpenJob(tag, runs, awaited, entry["job_id"], past, note))
     for name, ids in missing.items():
         raise InvalidInputError(
             f"store {opened.objects.root} has {len(ids)} jobs on backend {name} that may be running or have results "
@@ -91,6 +99,14 @@ def earlier_jobs(
             "backends too, so that their circuits aren't paid for twice."
         )
     return EarlierJobs(found, spent)
+
+
+def _past(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Past]:
+    """Those that may have a result."""
+    for tag, entry in entries.items():
+        if entry["state"] == "done" or entry["state"] not in FINAL:
+            runs = tuple(Run(*run) for run in entry["runs"])
+            yield Past(tag, entry["backend"], entry["session"], runs, entry["job_id"] is not None)
 
 
 def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:

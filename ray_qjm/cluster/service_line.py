@@ -90,6 +90,7 @@ class OpenJob:
         runs: All that it runs.
         awaited: The circuits of these that have no rows, as ranges.
         job_id: As the service calls it, if known.
+        past: Ids of other jobs with its tag, which ended without a result.
         note: What its journal said of it.
     """
 
@@ -97,6 +98,7 @@ class OpenJob:
     runs: tuple[Run, ...]
     awaited: tuple[tuple[int, int], ...]
     job_id: str | None
+    past: tuple[str, ...]
     note: Mapping[str, Any]
 
 
@@ -111,6 +113,7 @@ class LineSetup:
         account: Whose quota it uses.
         prefix: Leads the tags of its jobs: unique for each session of a task.
         task_id: Of the task.
+        session: Number of this session of it.
         retry: See ``RetryPolicy``.
         job_timeout_s: See ``RunOptions``.
         memory: Whether single shots are wanted.
@@ -125,6 +128,7 @@ class LineSetup:
     account: str
     prefix: str
     task_id: str
+    session: int
     retry: RetryPolicy
     job_timeout_s: float | None
     memory: bool
@@ -382,6 +386,7 @@ class ServiceLine:
                 (),
                 memory,
                 job_id=job.job_id,
+                past=job.past,
             )
         )
 
@@ -397,6 +402,7 @@ class ServiceLine:
             "backend": self._setup.name,
             "runs": [list(run) for run in order.runs],
             "attempt": order.attempt,
+            "session": self._setup.session,
         }
 
     def _hear(self, told: Sequence[Told]) -> None:

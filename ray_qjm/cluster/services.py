@@ -184,6 +184,7 @@ def make_lines(
                 account=service.choice.account or name,
                 prefix=f"{task_id}-e{epoch}-{key[:4]}-{at}",
                 task_id=task_id,
+                session=epoch,
                 retry=options.retry,
                 job_timeout_s=options.job_timeout_s,
                 memory=setup.memory,
