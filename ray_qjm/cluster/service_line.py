@@ -560,13 +560,12 @@ class ServiceLine:
     # The end.
 
     def _close_backend(self, verdict: Verdict) -> None:
-        """Nothing more goes there: what waits for a permit comes back."""
+        """Nothing more goes there. What waits for a permit comes back, unless it only can't be paid any more."""
         self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
+        if verdict.what == "no credit":
+            return  # those that wait have what they cost reserved
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
-        what = Verdict(
-            "cancelled" if verdict.what == "cancelled" else "elsewhere", verdict.error_type, verdict.reason
-        )
-        self._link.cancel(waiting, what)
+        self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))
 
     def _stop(self) -> None:
         if self._stopping is not None:
