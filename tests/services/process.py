@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from qiskit import QuantumCircuit
 
 from ray_qjm.circuits.payload import from_qpy
@@ -126,14 +125,15 @@ class _Hosted:
         with self._lock:
             self._ahead_s += seconds
 
-    def submit(
-        self, pid: int, tag: str, data: bytes, shots: Sequence[int]
-    ) -> tuple[str | Exception, float]:
+    def submit(self, pid: int, tag: str, data: bytes, shots: Sequence[int]) -> tuple[str | Exception, float]:
         """As ``ScriptedService.submit``, of circuits in QPY."""
         circuits = from_qpy(data)
+        assert circuits is not None
         with self._lock:
             self._senders.append(Sender(self._now(), pid, tag))
-            self._outcomes[tag] = [(hex(read(circuit)), n) for circuit, n in zip(circuits, shots, strict=True)]
+            self._outcomes[tag] = [
+                (hex(read(circuit)), n) for circuit, n in zip(circuits, shots, strict=True)
+            ]
         parts = [
             Part([circuit.name for circuit, _ in group], n)
             for n, group in itertools.groupby(zip(circuits, shots, strict=True), key=lambda pair: pair[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
@@ -59,7 +60,5 @@ def _answer(wire: Connection[Any, Any], functions: Mapping[str, Callable[..., An
             answer = True, functions[what](*values)
         except Exception as error:
             answer = False, error
-        try:
+        with suppress(OSError):  # nobody is there to hear it
             wire.send(answer)
-        except OSError:
-            pass  # nobody is there to hear it
