@@ -103,7 +103,7 @@ class RunAdapter:
         try:
             job = self._jobs.get(job_id)
         except JobGoneError as error:
-            return Seen("failed", Verdict("give up", "JobLostError", str(error)))
+            return Seen("lost", Verdict("give up", "JobLostError", str(error)))
         status = job.status()
         state = _STATES.get(status.name.lower() if isinstance(status, JobStatus) else str(status).lower())
         facts = _queue(job) if state == "submitted" else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,14 @@ class EarlierJobs:
     spent: Cost = field(default_factory=Cost)
 
     def chunks(self) -> deque[Chunk]:
-        """The circuits of open jobs as chunks, ascending."""
+        """The circuits of open jobs as chunks that no other backend may have, ascending."""
         found: list[Chunk] = []
         for backend, jobs in self.open.items():
             awaited = Ranges(part for job in jobs for part in job.awaited)
             for start, stop in awaited:
-                found += [Chunk(at, min(at + _MOST, stop), backend) for at in range(start, stop, _MOST)]
+                found += [
+                    Chunk(at, min(at + _MOST, stop), backend, bound=True) for at in range(start, stop, _MOST)
+                ]
         return deque(sorted(found, key=lambda chunk: chunk.start))
 
 
@@ -71,19 +73,18 @@ def earlier_jobs(
     found: dict[int, list[OpenJob]] = {}
     spent = Cost()
     missing: dict[str, list[str]] = {}
-    adopted = set(adoptable(_past(entries), shots_of))
+    runs = {tag: tuple(Run(*run) for run in entry["runs"]) for tag, entry in entries.items()}
+    adopted = set(adoptable((past for past in map(_past, entries.values()) if past is not None), shots_of))
     for tag, entry in sorted(entries.items()):
-        runs = tuple(Run(*run) for run in entry["runs"])
-        over = entry["state"] in FINAL
         if entry["state"] == "refused" or (entry["state"] == "cancelled" and entry["job_id"] is None):
             continue  # the service never had it
-        if over:
+        awaited = tuple(Ranges(part for run in runs[tag] for part in kept.rest(run.start, run.stop)))
+        noted = entry["job_id"] is not None and entry["job_id"] in known
+        if tag not in adopted or not awaited:
             jobs, executions, seconds = entry["cost"]
             spent = spent + Cost(jobs, executions, seconds if entry["usage_s"] is None else entry["usage_s"])
-            if entry["job_id"] is not None and entry["job_id"] not in known:
-                opened.jobs.add(_job(entry, runs))
-        awaited = tuple(Ranges(part for run in runs for part in kept.rest(run.start, run.stop)))
-        if not awaited or tag not in adopted:
+            if entry["state"] in FINAL and entry["job_id"] is not None and not noted:
+                opened.jobs.add(_job(entry, runs[tag]))
             continue
         backend = positions.get(entry["backend"])
         if backend is None:
@@ -91,7 +92,8 @@ def earlier_jobs(
             continue
         note = {name: entry[name] for name in ("task", "backend", "runs", "attempt", "session")}
         past = tuple(entry.get("past") or ())
-        found.setdefault(backend, []).append(OpenJob(tag, runs, awaited, entry["job_id"], past, note))
+        job = OpenJob(tag, runs[tag], awaited, entry["job_id"], past, note, noted)
+        found.setdefault(backend, []).append(job)
     for name, ids in missing.items():
         raise InvalidInputError(
             f"store {opened.objects.root} has {len(ids)} jobs on backend {name} that may be running or have results "
@@ -101,12 +103,12 @@ def earlier_jobs(
     return EarlierJobs(found, spent)
 
 
-def _past(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Past]:
-    """Those that may have a result."""
-    for tag, entry in entries.items():
-        if entry["state"] == "done" or entry["state"] not in FINAL:
-            runs = tuple(Run(*run) for run in entry["runs"])
-            yield Past(tag, entry["backend"], entry["session"], runs, entry["job_id"] is not None)
+def _past(entry: Mapping[str, Any]) -> Past | None:
+    """A job that may have results which count."""
+    if entry.get("beside") or (entry["state"] in FINAL and entry["state"] not in ("done", "lost")):
+        return None
+    runs = tuple(Run(*run) for run in entry["runs"])
+    return Past(entry["tag"], entry["backend"], entry["session"], runs, entry["job_id"] is not None)
 
 
 def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:

@@ -158,7 +158,7 @@ def make_lines(
     earlier: EarlierJobs,
     tell: Callable[[Wants | Closed | Job | None], None],
 ) -> dict[int, ServiceLine]:
-    """A line of work to each service; each begins to listen.
+    """A line of work to each service; each listens, and acts once it is told to ``begin``.
 
     Args:
         services: Of the task.

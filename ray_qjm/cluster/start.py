@@ -128,5 +128,7 @@ def start(
         )
         gate.append(coordinator.gate)
         heard.append(coordinator.hear)
+        for line in lines.values():
+            line.begin()
         coordinator.start()
         return coordinator

@@ -69,6 +69,10 @@ class Purse:
         """A job is about to be submitted."""
         self._reserved[key] = cost
 
+    def spend(self, cost: Cost) -> None:
+        """Something was paid that nothing was reserved for."""
+        self.spent = self.spent + cost
+
     def settle(self, key: str, cost: Cost | None = None) -> None:
         """A job is over: it cost what was reserved, or ``cost``; all zeros if it never was."""
         reserved = self._reserved.pop(key, None)
