@@ -6,11 +6,21 @@ What this module lists is public; anything else may change.
 from __future__ import annotations
 
 from ray_qjm import errors
-from ray_qjm.api import attach, run, submit
+from ray_qjm.api import attach, plan, run, submit
 from ray_qjm.circuits.files import QasmFiles, QpyFiles
 from ray_qjm.circuits.sweep import Sweep
+from ray_qjm.frontends.plan import Plan
 from ray_qjm.frontends.task import Task
-from ray_qjm.options import BackendSpec, Resources, RunOptions, TranspileOptions
+from ray_qjm.options import (
+    BackendSpec,
+    Budget,
+    Limits,
+    Quota,
+    Resources,
+    RetryPolicy,
+    RunOptions,
+    TranspileOptions,
+)
 from ray_qjm.planning.status import TaskStatus
 from ray_qjm.results.task_result import TaskResult
 
@@ -18,9 +28,14 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "BackendSpec",
+    "Budget",
+    "Limits",
+    "Plan",
     "QasmFiles",
     "QpyFiles",
+    "Quota",
     "Resources",
+    "RetryPolicy",
     "RunOptions",
     "Sweep",
     "Task",
@@ -29,6 +44,7 @@ __all__ = [
     "TranspileOptions",
     "attach",
     "errors",
+    "plan",
     "run",
     "submit",
 ]

@@ -1,4 +1,4 @@
-"""``run`` and ``submit``: arguments are checked here, before anything runs."""
+"""``run``, ``submit`` and ``plan``: arguments are checked here, before anything runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -17,11 +18,13 @@ from ray_qjm.backends.registry import Choice, choose
 from ray_qjm.circuits.compile import Compiler
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.circuits.sources import make_source
+from ray_qjm.cluster.forecast import forecast
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.resume import Durable, Resumed, open_store
 from ray_qjm.cluster.services import check_budget, close_services, open_services, with_shadows
 from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
+from ray_qjm.frontends.plan import Plan
 from ray_qjm.frontends.progress import View, view
 from ray_qjm.frontends.task import Run, Task
 from ray_qjm.options import RunOptions, whole
@@ -100,7 +103,8 @@ def run(
     shown = _view(progress)
     with shown:
         durable = Durable(store, version, retry_failed)
-        task = _submit(circuits, backends, count, shots, seed, memory, name, tags, durable, shown, options)
+        call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
+        task = _submit(call, name, durable, shown)
         try:
             task.wait()
         except KeyboardInterrupt:
@@ -148,7 +152,8 @@ def submit(
     """
     shown = _view(False if progress is None else progress)
     durable = Durable(store, version, retry_failed)
-    return _submit(circuits, backends, count, shots, seed, memory, name, tags, durable, shown, options)
+    call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
+    return _submit(call, name, durable, shown)
 
 
 def attach(store: str | os.PathLike[str]) -> Task:
@@ -168,7 +173,77 @@ def attach(store: str | os.PathLike[str]) -> Task:
     return Task(task, info=task.info, circuits=None, raise_failures=False, complaint=lambda: None)
 
 
-def _submit(
+def plan(
+    circuits: Any,
+    backends: Any = ("aer",),
+    *,
+    count: int | None = None,
+    shots: int | ArrayLike = 1024,
+    seed: int | None = None,
+    memory: bool = False,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    store: str | os.PathLike[str] | None = None,
+    version: str | None = None,
+    retry_failed: bool = False,
+    progress: bool | Callable[[TaskStatus], None] | None = None,
+    options: RunOptions | None = None,
+) -> Plan:
+    """Say what ``run`` with the same arguments would take at services, before anything is paid.
+
+    Services are asked for their limits, a few circuits are built and compiled here to learn their size, and
+    nothing is submitted. Circuits that have their rows in the store are left out.
+
+    Args:
+        circuits: As for ``run``; of an iterable ``count`` must be known, and its circuits aren't looked at.
+        backends: As for ``run``.
+        count: As for ``run``.
+        shots: As for ``run``.
+        seed: As for ``run``.
+        memory: As for ``run``.
+        name: As for ``run``.
+        tags: As for ``run``.
+        store: As for ``run``.
+        version: As for ``run``.
+        retry_failed: As for ``run``.
+        progress: As for ``run``; nothing is shown.
+        options: As for ``run``.
+
+    Returns:
+        Jobs, circuits and executions a job, bytes, the shortest time to submit them and estimated QPU seconds, a
+        backend each, and which limit binds. It prints as a table.
+
+    Raises:
+        InvalidInputError: An argument is wrong, or the number of circuits isn't known.
+        BackendLoadError: A service can't be reached.
+    """
+    _view(progress)
+    call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
+    durable = Durable(store, version, retry_failed)
+    services = open_services(call.choices, call.options, memory=call.setup.memory)
+    try:
+        check_budget(call.options, call.setup.shots, services)
+        number, plans, notes = forecast(
+            call.source, call.setup, call.choices, services, call.options, durable.root
+        )
+    finally:
+        close_services(services)
+    return Plan(number, tuple(plans), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Arguments of a call, checked."""
+
+    source: WorkerSource | DriverSource
+    choices: Sequence[Choice]
+    setup: TaskSetup
+    options: RunOptions
+    info: dict[str, str]
+    seed: int | None
+
+
+def _check(
     circuits: Any,
     backends: Any,
     count: int | None,
@@ -177,10 +252,9 @@ def _submit(
     memory: bool,
     name: str | None,
     tags: Sequence[str],
-    durable: Durable,
-    shown: View,
     options: RunOptions | None,
-) -> Task:
+) -> _Call:
+    """Refuse what is wrong before anything runs, Ray included."""
     options = RunOptions() if options is None else options
     if not isinstance(options, RunOptions):
         raise InvalidInputError(f"options is a {type(options).__name__}. Give RunOptions(...).")
@@ -202,11 +276,16 @@ def _submit(
         column_types=dict(source.column_types),
     )
     pack_setup(setup)  # what can't be pickled is refused before a store is taken
+    return _Call(source, choices, setup, options, info, seed)
+
+
+def _submit(call: _Call, name: str | None, durable: Durable, shown: View) -> Task:
+    source, choices, setup, options, info = call.source, call.choices, call.setup, call.options, call.info
     services = open_services(choices, options, memory=setup.memory)
     try:
         check_budget(options, setup.shots, services)
         setup = with_shadows(setup, services)
-        resumed = open_store(durable, source, setup, seed=seed, info=info)
+        resumed = open_store(durable, source, setup, seed=call.seed, info=info)
         if resumed is not None:
             info = {**resumed.task.info, **info}
         found: Run | None = _whole(resumed, source)

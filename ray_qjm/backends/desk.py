@@ -21,7 +21,7 @@ from ray_qjm.backends.calls import Calls, Journal, Writer
 from ray_qjm.backends.codes import words
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
-from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
+from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.quota import WINDOW_S, Cost
 from ray_qjm.planning.tickets import FINAL, Ticket
 from ray_qjm.planning.verdicts import Verdict
@@ -104,13 +104,13 @@ class Told:
     """What became of a job, for its client.
 
     Attributes:
-        tag: Which.
+        tag: Which; of a job beside the one that counts (an attempt that failed, a twin) its tag, ``~`` and its id.
         state: See ``planning.tickets``.
         job_id: As the service calls it.
         attempts: How often it was sent.
         verdict: Why it ended, if not well.
         times: ``submitted``, ``started``, ``ended``: seconds since the epoch, as far as known.
-        facts: What else the service says: ``position``, ``eta_s``, ``usage_s``.
+        facts: What else the service says: ``position``, ``eta_s``, ``usage_s``; of a job beside also its ``runs``.
     """
 
     tag: str
@@ -139,6 +139,7 @@ class Desk:
         fence: Whether this process may submit.
         before: What the journal knows: its entries by tag.
         clock: Seconds that go on evenly.
+        client_s: See ``CLIENT_S``.
     """
 
     def __init__(
@@ -149,7 +150,9 @@ class Desk:
         before: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        client_s: float | None = None,
     ) -> None:
+        self._client_s = CLIENT_S if client_s is None else client_s
         #: Another after each start: numbers of events begin anew then.
         # The time leads it, so that what a later one writes is read after what an earlier one wrote.
         self.incarnation = f"{time.time_ns():020}-{secrets.token_hex(4)}"
@@ -165,6 +168,8 @@ class Desk:
         self._requests: dict[str, Request] = {}
         self._notes: dict[str, Mapping[str, Any]] = {}
         self._times: dict[str, dict[str, float]] = {}
+        #: Jobs that aren't wanted any more, and aren't here yet: messages may overtake each other.
+        self._unwanted: dict[str, Verdict] = {}
         self._clients: dict[str, _Known] = {}
         self._orphans = dict(before or {})
         self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
@@ -217,7 +222,10 @@ class Desk:
         self._queue.put(lambda: self._take_orphans(client.open_))
 
     def enqueue(self, client: str, requests: Sequence[Request]) -> None:
-        """Jobs to be submitted; those that are known are told of again."""
+        """Jobs to be submitted; those that are known are told of again.
+
+        A client that hasn't said hello, to this desk and not to one before it, isn't heard: it will bring them again.
+        """
         self._queue.put(lambda: self._enqueue(client, requests))
 
     def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
@@ -252,16 +260,37 @@ class Desk:
         ticket = self._book.tickets.get(tag)
         if ticket is None or ticket.counter not in self._adapters:
             return FetchFailed("the desk doesn't know the job yet", final=False)
+        adapter, job_id = self._adapters[ticket.counter], ticket.job_id or ""
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def call() -> None:
+            try:
+                answers.put(adapter.fetch(job_id))
+            except BaseException as error:
+                reason = f"{type(error).__name__}: {words(error)}"
+                answers.put(FetchFailed(reason, isinstance(error, JobGoneError)))
+
+        # A client that hangs is left alone, as in ``Calls``.
+        threading.Thread(target=call, name="ray_qjm fetch", daemon=True).start()
         try:
-            return self._adapters[ticket.counter].fetch(ticket.job_id or "")
-        except Exception as error:
-            return FetchFailed(f"{type(error).__name__}: {words(error)}", isinstance(error, JobGoneError))
+            return answers.get(timeout=ticket.retry.call_s)
+        except queue.Empty:
+            return FetchFailed(f"no answer after {ticket.retry.call_s:g} s", final=False)
 
     def bye(self, client: str) -> None:
         """A client has nothing more to ask."""
         with self._changed:
-            self._clients.pop(client, None)
+            known = self._clients.pop(client, None)
             self._changed.notify_all()
+        if known is not None:
+            self._queue.put(lambda: self._left([known.client], self._clock()))
+
+    def take_quota(self, quota: Quota) -> Quota:
+        """Change the quota if nobody uses the present one; return the one that holds."""
+        if quota != self.quota and self.idle():
+            self._book.meter.change(quota)
+            self._book.purse.budget = quota.budget
+        return self.quota
 
     def idle(self) -> bool:
         """Whether there is nobody to work for and nothing under way."""
@@ -296,8 +325,8 @@ class Desk:
     def _run(self) -> None:
         around_at = self._clock() + LOOK_AROUND_S
         while True:
-            wake = min(self._book.wake_at(self._clock()), around_at, self._calls.next_due)
             try:
+                wake = min(self._book.wake_at(self._clock()), around_at, self._calls.next_due)
                 call = self._queue.get(timeout=max(0.0, wake - self._clock()))
             except queue.Empty:
                 call = _nothing
@@ -345,7 +374,12 @@ class Desk:
                 self._book.meter.spend_all(now)  # an earlier desk may have sent it just now
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
+        with self._changed:
+            if client not in self._clients:
+                return
         for request in requests:
+            if request.counter not in self._open:
+                continue
             self._requests[request.tag] = request
             self._notes[request.tag] = request.note
             known = self._book.tickets.get(request.tag)
@@ -375,13 +409,20 @@ class Desk:
                 self._note(ticket, self._entry(ticket))
             else:
                 self._book.enqueue(ticket)
+            unwanted = self._unwanted.pop(request.tag, None)
+            if unwanted is not None:
+                self._book.cancel(request.tag, unwanted, self._clock())
 
     def _cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
         for tag in tags:
-            self._book.cancel(tag, verdict, self._clock())
+            if tag in self._book.tickets:
+                self._book.cancel(tag, verdict, self._clock())
+            else:
+                self._unwanted[tag] = verdict
 
     def _forget(self, tags: Sequence[str]) -> None:
         for tag in tags:
+            self._unwanted.pop(tag, None)
             ticket = self._book.tickets.get(tag)
             self._book.forget(tag)
             if tag not in self._book.tickets:
@@ -398,19 +439,28 @@ class Desk:
     def _look_around(self, now: float) -> None:
         """Drivers that have died: what they had not submitted won't be; nobody could read what has no store."""
         with self._changed:
-            dead = [known.client for known in self._clients.values() if now - known.seen > CLIENT_S]
+            dead = [known.client for known in self._clients.values() if now - known.seen > self._client_s]
             for client in dead:
                 del self._clients[client.name]
-        # Should it have a successor, or come back, what wasn't submitted is packed again.
-        verdict = Verdict("again", "DriverGone", "the driver of its task is gone")
+        self._left(dead, now)
         for ticket in list(self._book.tickets.values()):
-            for client in dead:
-                if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
-                    self._book.cancel(ticket.tag, verdict, now)
             # A client may take a while to hear that there is a new desk.
-            if ticket.state in FINAL and ticket.client not in self._clients and now - self._began > CLIENT_S:
+            if (
+                ticket.state in FINAL
+                and ticket.client not in self._clients
+                and now - self._began > self._client_s
+            ):
                 self._over[ticket.tag] = self._entry(ticket)
                 self._forget([ticket.tag])
+
+    def _left(self, clients: Sequence[Client], now: float) -> None:
+        """Nobody will submit anything for them any more, or read what has no store."""
+        # Should one have a successor, or come back, what wasn't submitted is packed again.
+        verdict = Verdict("again", "DriverGone", "the driver of its task is gone")
+        for client in clients:
+            for ticket in list(self._book.tickets.values()):
+                if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
+                    self._book.cancel(ticket.tag, verdict, now)
 
     # Errands.
 
@@ -428,6 +478,8 @@ class Desk:
                 self._revoke(errand.tag, errand.job_id)
             case Changed() if errand.tag in self._book.tickets:
                 self._tell(self._book.tickets[errand.tag])
+            case Beside():
+                self._tell_beside(errand)
 
     def _intend(self, tag: str) -> None:
         ticket, request = self._book.tickets[tag], self._requests.get(tag)
@@ -457,7 +509,11 @@ class Desk:
             except Exception as error:
                 return Verdict("again", type(error).__name__, words(error))
             known = self._clients.get(ticket.client)
-            if known is None or not known.client.may_send():
+            try:
+                wanted = known is not None and known.client.may_send()
+            except Exception as error:  # nothing was sent: no client's error, and none that a job could cause
+                return Verdict("give up", type(error).__name__, words(error))
+            if not wanted:
                 return Verdict(
                     "again", "DriverGone", "its task goes on in another process, or its driver died"
                 )
@@ -548,8 +604,39 @@ class Desk:
             dict(times),
             {key: value for key, value in ticket.facts.items() if key not in ("started", "ended")},
         )
+        self._say(ticket.client, told)
+
+    def _tell_beside(self, job: Beside) -> None:
+        """A job that doesn't count: it was paid all the same, and its task says so, now and when it is resumed."""
+        note = self._notes.get(job.tag)
+        if note is None or "runs" not in note:
+            return  # all that it was beside is forgotten
+        times = dict(self._times.get(job.tag, {}))
+        if not job.twin:
+            self._times.pop(job.tag, None)  # the next attempt has its own
+        times |= {name: float(job.facts[name]) for name in ("started", "ended") if job.facts.get(name)}
+        times.setdefault("ended", time.time())
+        tag, usage_s = f"{job.tag}~{job.job_id or job.attempt}", job.facts.get("usage_s")
+        entry = {
+            **{name: note[name] for name in ("task", "backend", "runs", "attempt") if name in note},
+            "tag": tag,
+            "beside": True,
+            "cost": list(astuple(job.cost)),
+            "state": job.state,
+            "job_id": job.job_id,
+            "usage_s": usage_s,
+            "reason": str(job.verdict),
+            **times,
+        }
+        known = self._clients.get(job.client)
+        if known is not None and known.client.journal is not None:
+            self._writer.put(entry, [known.client.journal])
+        facts = {"usage_s": usage_s, "runs": note["runs"]}
+        self._say(job.client, Told(tag, job.state, job.job_id, job.attempt, job.verdict, times, facts))
+
+    def _say(self, client: str, told: Told) -> None:
         with self._changed:
-            known = self._clients.get(ticket.client)
+            known = self._clients.get(client)
             if known is not None:
                 known.number += 1
                 known.events.append((known.number, told))

@@ -140,7 +140,7 @@ class RunAdapter:
         try:
             job = self._jobs.get(job_id)
         except JobGoneError as error:
-            return Seen("failed", Verdict("give up", "JobLostError", str(error)))
+            return Seen("lost", Verdict("give up", "JobLostError", str(error)))
         status = job.status()
         state = _state_of(status)
         if state in ("done", "failed"):

@@ -94,7 +94,7 @@ class SamplerAdapter:
         try:
             job = self._jobs.get(job_id)
         except JobGoneError as error:
-            return Seen("failed", Verdict("give up", "JobLostError", str(error)))
+            return Seen("lost", Verdict("give up", "JobLostError", str(error)))
         status = job.status()
         state = _STATES.get(status.name if isinstance(status, JobStatus) else str(status).upper())
         if state != "failed":

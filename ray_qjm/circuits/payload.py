@@ -10,6 +10,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ _MAX_NAME = (2**16 - 1) // 4
 copyreg.pickle(type(CASE_DEFAULT), lambda _: "CASE_DEFAULT")
 
 #: Leads every payload: a worker of another version must not guess.
+#: Bytes of JSON around a compressed circuit.
+_AROUND = 80
+
 _MAGIC = b"rqjm1\n"
 
 
@@ -114,6 +118,17 @@ def to_qpy(circuits: Sequence[QuantumCircuit]) -> bytes:
     buffer = io.BytesIO()
     qpy.dump(list(circuits), buffer)
     return buffer.getvalue()
+
+
+def packed_bytes(circuit: QuantumCircuit, *, squeezed: bool) -> int:
+    """Bytes of a circuit on its way to a service.
+
+    Args:
+        circuit: Compiled.
+        squeezed: As IBM's client sends it: compressed by itself, in base64, in JSON with its brackets.
+    """
+    data = to_qpy([circuit])
+    return -(-len(zlib.compress(data)) * 4 // 3) + _AROUND if squeezed else len(data)
 
 
 def smallest_qpy() -> int:

@@ -12,12 +12,12 @@ from typing import Any
 import cloudpickle
 import ray
 
-from ray_qjm.backends.base import Adapter, Facts, Submission
-from ray_qjm.backends.desk import Client, Desk, Request, Told
+from ray_qjm.backends.base import Adapter, Facts, FetchFailed, Submission
+from ray_qjm.backends.desk import CLIENT_S, Client, Desk, Request, Told
 from ray_qjm.circuits.payload import decode
-from ray_qjm.cluster.desk_state import DeskState
+from ray_qjm.cluster.desk_state import LEASE_S, DeskState
 from ray_qjm.cluster.messages import StoreSetup
-from ray_qjm.errors import BackendLoadError
+from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
@@ -28,14 +28,27 @@ from ray_qjm.results.submissions import SubmissionLog, submissions
 #: All desks of a cluster are in it, so that drivers meet there.
 NAMESPACE = "ray_qjm"
 #: What driver and actor say to each other; another number is another version of this package.
-PROTOCOL = 1
-#: A desk with nobody to work for ends after so many seconds.
-IDLE_S = 300.0
+PROTOCOL = 2
 #: Drivers that can wait for news at once.
 _WAITERS = 64
 
 #: Below a task's store: what was submitted, in a folder an epoch.
 SUBMISSIONS = "submissions"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """What a desk waits for, in seconds.
+
+    Attributes:
+        client_s: A driver that asked for nothing for so long is dead.
+        idle_s: A desk with nobody to work for ends after so long.
+        lease_s: See ``DeskState``.
+    """
+
+    client_s: float = CLIENT_S
+    idle_s: float = 300.0
+    lease_s: float = LEASE_S
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class JobMessage:
     """A job that a driver wants submitted, on its way to the actor.
 
     Attributes:
-        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note`` and ``job_id``.
+        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note``, ``job_id`` and ``past``.
         counter: Which backend.
         runs: The circuits.
         pieces: Rows ``[start, stop)`` and a list with the reference to their circuits: in a list, so that Ray
@@ -78,6 +91,7 @@ class JobMessage:
     memory: bool = False
     seed: int | None = None
     job_id: str | None = None
+    past: tuple[str, ...] = ()
 
     def request(self) -> Request:
         """For the desk."""
@@ -90,6 +104,7 @@ class JobMessage:
             self.note,
             self._submission if self.pieces else None,
             self.job_id,
+            self.past,
         )
 
     def _submission(self) -> Submission:
@@ -110,18 +125,22 @@ class DeskHost:
         quota: Of the account.
         root: Where desks keep their journals.
         call_s: The longest that one submission may take.
+        patience: What it waits for.
     """
 
-    def __init__(self, name: str, quota: Quota, root: str, call_s: float) -> None:
+    def __init__(
+        self, name: str, quota: Quota, root: str, call_s: float, patience: Patience | None = None
+    ) -> None:
         self._name = name
-        self._state = DeskState(root, name, call_s)
-        self._desk = Desk(quota, self._state.log, self._state, self._state.before)
+        self._patience = patience = Patience() if patience is None else patience
+        self._state = DeskState(root, name, call_s, patience.lease_s)
+        self._desk = Desk(quota, self._state.log, self._state, self._state.before, client_s=patience.client_s)
         self._closing = threading.Event()
         threading.Thread(target=self._end_when_idle, name="ray_qjm idle", daemon=True).start()
 
-    def hello(self) -> tuple[int, str, Quota]:
-        """Protocol, incarnation and quota."""
-        return PROTOCOL, self._desk.incarnation, self._desk.quota
+    def hello(self, quota: Quota) -> tuple[int, str, Quota]:
+        """Protocol, incarnation and the quota that holds: the one that is asked for, unless another is in use."""
+        return PROTOCOL, self._desk.incarnation, self._desk.take_quota(quota)
 
     def open(self, counter: Counter) -> Facts:
         """Make sure that a backend is here.
@@ -141,8 +160,14 @@ class DeskHost:
         except Exception as error:
             raise BackendLoadError(f"it can't be reached: {type(error).__name__}: {error}") from None
 
-    def join(self, client: str, store: StoreSetup | None) -> None:
-        """A task is there, perhaps again."""
+    def join(self, client: str, store: StoreSetup | None, quota: Quota) -> None:
+        """A task is there, perhaps again.
+
+        Raises:
+            InvalidInputError: Somebody else has come in between, with another quota.
+        """
+        if self._desk.take_quota(quota) != quota:
+            raise InvalidInputError(f"the quota is {self._desk.quota} by now, and this task has {quota}.")
         if store is None:
             self._desk.hello(Client(client))
             return
@@ -163,9 +188,10 @@ class DeskHost:
         """See ``Desk.events``."""
         return self._desk.events(client, after, timeout)
 
-    def fetch(self, tag: str) -> Any:
-        """See ``Desk.fetch``."""
-        return self._desk.fetch(tag)
+    def fetch(self, tag: str) -> tuple[FetchFailed | None, Any]:
+        """Why there is no result, if so; and the result, see ``Desk.fetch``."""
+        found = self._desk.fetch(tag)
+        return (found, None) if isinstance(found, FetchFailed) else (None, found)
 
     def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
         """See ``Desk.cancel``."""
@@ -185,18 +211,18 @@ class DeskHost:
 
     def _end_when_idle(self) -> None:
         idle = 0.0
-        every = 10.0
+        every = min(10.0, self._patience.idle_s / 4)
         while not self._closing.wait(every):
             idle = idle + every if self._desk.idle() else 0.0
-            if idle >= IDLE_S:
+            if idle >= self._patience.idle_s:
                 self._desk.close()
                 self._state.close()
                 # Ray would start it again if it just ended.
                 ray.kill(ray.get_actor(self._name, NAMESPACE), no_restart=True)
 
 
-def _method(group: str) -> Callable[[Any], Any]:
-    decorate: Callable[[Any], Any] = ray.method(concurrency_group=group)
+def _method(group: str, returns: int = 1) -> Callable[[Any], Any]:
+    decorate: Callable[[Any], Any] = ray.method(concurrency_group=group, num_returns=returns)
     return decorate
 
 
@@ -204,7 +230,7 @@ class _Grouped(DeskHost):
     """Calls that wait must not keep others from being heard."""
 
     events = _method("wait")(DeskHost.events)
-    fetch = _method("fetch")(DeskHost.fetch)
+    fetch = _method("fetch", 2)(DeskHost.fetch)
 
 
 _as_actor: Any = ray.remote(concurrency_groups={"wait": _WAITERS, "fetch": 8})  # type: ignore[call-overload]

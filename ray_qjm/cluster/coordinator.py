@@ -207,7 +207,8 @@ class Coordinator:
             except BaseException as error:
                 self.error = self.error or (error if isinstance(error, RayQjmError) else _broken(error))
                 self._state = "failed"
-            self._launcher.close()
+            with suppress(Exception):  # whoever waits for the end must not wait for ever
+                self._launcher.close()
             self._held.clear()
             self._collector.close()
             self._tell()  # before anyone who waits goes on: the bar's last state is the true one
@@ -380,6 +381,7 @@ class Coordinator:
 
     def _write_failed(self, action: WriteFailed) -> None:
         failure = action.failure
+        self._launcher.withdraw(action.backend, failure.start, failure.stop)
         self._fail(failure, self._names[action.backend])
         self._held.release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
 
@@ -417,7 +419,9 @@ class Coordinator:
 
     def _note(
         self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
-    ) -> int:
+    ) -> int | None:
+        if self._launcher.is_service(chunk.backend):
+            return None  # it was being prepared: there is no job
         return self._collector.note(
             self._collector.job_id(self.task_id, chunk),
             chunk,

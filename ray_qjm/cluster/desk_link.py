@@ -6,17 +6,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from ray_qjm.backends.base import Facts
 from ray_qjm.backends.codes import words
 from ray_qjm.backends.desk import Told
-from ray_qjm.cluster.backend_actor import NAMESPACE, PROTOCOL, BackendActor, Counter, JobMessage, desk_name
+from ray_qjm.cluster.backend_actor import (
+    NAMESPACE,
+    PROTOCOL,
+    BackendActor,
+    Counter,
+    JobMessage,
+    Patience,
+    desk_name,
+)
 from ray_qjm.cluster.messages import StoreSetup
+from ray_qjm.cluster.session import Session
 from ray_qjm.errors import BackendLoadError, InvalidInputError, TaskFailedError
 from ray_qjm.options import Quota
 from ray_qjm.planning.verdicts import Verdict
@@ -29,6 +39,12 @@ _START_S = 300.0
 _CALL_S = 60.0
 #: Seconds without an answer after which a desk is given up.
 _SILENT_S = 600.0
+#: How often a thread that waits for Ray makes sure that it is still there.
+_CHECK_S = 0.5
+#: Times that a desk is started which ends just as it is spoken to: nobody used it.
+_STARTS = 3
+#: What desks wait for that are started from here.
+PATIENCE = Patience()
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +68,12 @@ class DeskLink:
         self._name = desk_name(identity)
         self._account = account
         self._quota = quota
-        self._start_args = (self._name, quota, root, call_s)
+        self._start_args = (self._name, quota, root, call_s, PATIENCE)
+        self._session = Session()
         self._counters: dict[str, Counter] = {}
         self._client: tuple[str, StoreSetup | None] | None = None
         self._live: dict[str, JobMessage] = {}
+        self._unwanted: dict[str, Verdict] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._incarnation = ""
@@ -69,18 +87,38 @@ class DeskLink:
             BackendLoadError: It can't be had there.
         """
         self._counters[counter.key] = counter
-        try:
-            facts: Facts = ray.get(self._actor.open.remote(counter), timeout=_START_S)
-        except RayTaskError as error:
-            raise BackendLoadError(str(error.cause)) from None
-        except RayError as error:
-            raise BackendLoadError(f"the process that should submit its jobs died: {words(error)}") from error
-        return facts
+        for start in range(_STARTS):
+            try:
+                facts: Facts = self._get(self._actor.open.remote(counter), _START_S)
+                return facts
+            except RayTaskError as error:
+                raise BackendLoadError(str(error.cause)) from None
+            except RayError as error:
+                if start == _STARTS - 1:
+                    reason = f"the process that should submit its jobs died: {words(error)}"
+                    raise BackendLoadError(reason) from error
+                self._actor = self._start()
+        raise AssertionError("returned or raised")
 
     def join(self, client: str, store: StoreSetup | None, heard: Callable[[list[Told]], None]) -> None:
-        """Begin to listen: what becomes of this client's jobs is told to ``heard``, from another thread."""
+        """Begin to listen: what becomes of this client's jobs is told to ``heard``, from another thread.
+
+        Raises:
+            InvalidInputError: The desk has another quota by now.
+            TaskFailedError: It can't be spoken to.
+        """
         self._client = (client, store)
-        ray.get(self._actor.join.remote(client, store), timeout=_CALL_S)
+        try:
+            self._introduce()
+        except RayTaskError as error:
+            if isinstance(error.cause, InvalidInputError):
+                raise InvalidInputError(f"the desk of {self._account}: {error.cause}") from None
+            raise TaskFailedError(
+                f"the desk of {self._account} has no use for the task: {error.cause}"
+            ) from None
+        except RayError:
+            # It has just died; whoever listens finds the next one.
+            _log.info("the desk of %s died as the task began", self._account)
         self._listener = threading.Thread(
             target=self._listen, args=(heard,), name="ray_qjm news", daemon=True
         )
@@ -89,16 +127,22 @@ class DeskLink:
     def enqueue(self, job: JobMessage) -> None:
         """Hand over a job; it is handed over again to a desk that was restarted."""
         assert self._client is not None
+        self._session.check()
         with self._lock:
             self._live[job.tag] = job
         self._actor.enqueue.remote(self._client[0], [job])
 
-    def fetch(self, tag: str) -> Any:
-        """A reference to the result of a job that is done."""
-        return self._actor.fetch.remote(tag)
+    def fetch(self, tag: str) -> tuple[Any, Any]:
+        """Two references, for a job that is done: why there is no result, if so, and the result."""
+        self._session.check()
+        why_not, result = self._actor.fetch.remote(tag)
+        return why_not, result
 
     def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
-        """Jobs that aren't wanted any more."""
+        """Jobs that aren't wanted any more; said again to a desk that was restarted."""
+        self._session.check()
+        with self._lock:
+            self._unwanted.update(dict.fromkeys(tags, verdict))
         self._actor.cancel.remote(list(tags), verdict)
 
     def forget(self, tags: Sequence[str]) -> None:
@@ -106,6 +150,8 @@ class DeskLink:
         with self._lock:
             for tag in tags:
                 self._live.pop(tag, None)
+                self._unwanted.pop(tag, None)
+        self._session.check()
         self._actor.forget.remote(list(tags))
 
     def close(self) -> None:
@@ -113,17 +159,30 @@ class DeskLink:
         if self._closed.is_set():
             return
         self._closed.set()
-        if self._client is not None:
-            self._actor.bye.remote(self._client[0])
+        if self._client is not None and self._session.goes_on():
+            with suppress(Exception):  # it has died: then it knows nobody any more
+                self._actor.bye.remote(self._client[0])
         if self._listener is not None:
             self._listener.join(_NEWS_S)
 
     def state(self) -> Mapping[str, Any]:
         """See ``Desk.state``."""
-        found: Mapping[str, Any] = ray.get(self._actor.state.remote(), timeout=_CALL_S)
+        found: Mapping[str, Any] = self._get(self._actor.state.remote(), _CALL_S)
         return found
 
+    def _get(self, reference: Any, timeout: float) -> Any:
+        """The value of a reference, awaited outside of Ray: a thread inside would not survive ``ray.shutdown()``."""
+        future = reference.future()
+        until = time.monotonic() + timeout
+        while not wait([future], timeout=_CHECK_S).done:
+            self._session.check()
+            nobody = self._closed.is_set() and threading.current_thread() is self._listener
+            if nobody or time.monotonic() >= until:
+                raise GetTimeoutError(f"no answer after {timeout:g} s")
+        return future.result()
+
     def _start(self) -> Any:
+        self._session.check()
         actor = BackendActor.options(
             name=self._name,
             namespace=NAMESPACE,
@@ -136,9 +195,13 @@ class DeskLink:
             max_concurrency=16,
         ).remote(*self._start_args)
         try:
-            protocol, self._incarnation, quota = ray.get(actor.hello.remote(), timeout=_START_S)
+            protocol, self._incarnation, quota = self._get(actor.hello.remote(self._quota), _START_S)
         except RayTaskError as error:
             raise TaskFailedError(f"the desk of {self._account} can't be started: {error.cause}") from None
+        except RayActorError as error:
+            # Ray's text is a traceback; what its process said stands at the end.
+            said = str(error).strip().splitlines()[-1].strip()
+            raise TaskFailedError(f"the desk of {self._account} can't be started: {said}") from None
         except RayError as error:
             raise TaskFailedError(
                 f"the desk of {self._account} didn't start within {_START_S:g} s: {words(error)}"
@@ -161,8 +224,9 @@ class DeskLink:
         last = time.monotonic()
         while not self._closed.is_set():
             try:
-                news = ray.get(
-                    self._actor.events.remote(self._client[0], after, _NEWS_S), timeout=_NEWS_S + _CALL_S
+                self._session.check()
+                news = self._get(
+                    self._actor.events.remote(self._client[0], after, _NEWS_S), _NEWS_S + _CALL_S
                 )
                 last = time.monotonic()
                 if news is None:
@@ -172,7 +236,7 @@ class DeskLink:
                 if told:
                     heard(told)
             except Exception as error:
-                if self._closed.is_set() or not ray.is_initialized():
+                if self._closed.is_set() or not self._session.goes_on():
                     return
                 _log.info("no news from the desk of %s: %s", self._account, words(error))
                 if time.monotonic() - last > _SILENT_S:
@@ -195,17 +259,24 @@ class DeskLink:
 
     def _again(self) -> bool:
         """Introduce everything anew to a desk that may have been restarted; tell whether it answered."""
-        assert self._client is not None
         try:
             self._actor = self._start()
             for counter in self._counters.values():
-                ray.get(self._actor.open.remote(counter), timeout=_START_S)
-            ray.get(self._actor.join.remote(*self._client), timeout=_CALL_S)
-            with self._lock:
-                jobs = list(self._live.values())
-            ray.get(self._actor.enqueue.remote(self._client[0], jobs), timeout=_CALL_S)
+                self._get(self._actor.open.remote(counter), _START_S)
+            self._introduce()
         except Exception as error:
             _log.info("the desk of %s doesn't answer yet: %s", self._account, words(error))
             self._closed.wait(1.0)
             return False
         return True
+
+    def _introduce(self) -> None:
+        assert self._client is not None
+        client, store = self._client
+        self._get(self._actor.join.remote(client, store, self._quota), _CALL_S)
+        with self._lock:
+            jobs, unwanted = list(self._live.values()), dict(self._unwanted)
+        if jobs:
+            self._get(self._actor.enqueue.remote(client, jobs), _CALL_S)
+        for tag, verdict in unwanted.items():
+            self._actor.cancel.remote([tag], verdict)

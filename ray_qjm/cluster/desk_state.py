@@ -37,11 +37,13 @@ class Incarnation:
         epoch: Its number, from 1 up.
         owner: Which process.
         began: Seconds since the epoch; for people.
+        lease_s: Without a sign of life for so long it may be taken for dead.
     """
 
     epoch: int
     owner: Owner
     began: float
+    lease_s: float
 
 
 class DeskState:
@@ -51,18 +53,20 @@ class DeskState:
         root: Of all desks.
         name: The desk's.
         call_s: The longest that one submission may take.
+        lease_s: Without a sign of life for so long this process may be taken for dead; never less than it takes to
+            submit something.
 
     Attributes:
         log: Where this process writes.
         before: What earlier processes wrote of jobs that aren't gone, by tag.
     """
 
-    def __init__(self, root: str, name: str, call_s: float) -> None:
+    def __init__(self, root: str, name: str, call_s: float, lease_s: float = LEASE_S) -> None:
         objects = Objects(f"{root.rstrip('/')}/{name}")
         with this_process() as owner:
-            record = _take(objects, owner)
-        self._lease = Lease(objects, record, LEASE_S)
-        self._margin_s = call_s
+            record = _take(objects, owner, max(lease_s, 1.5 * call_s))
+        self._lease = Lease(objects, record, record.lease_s)
+        self._sends_within_s = record.lease_s - call_s
         self.before: dict[str, dict[str, Any]] = {
             tag: entry for tag, entry in submissions(objects, _JOBS).items() if not _is_stale(entry)
         }
@@ -77,7 +81,7 @@ class DeskState:
 
     def holds(self) -> bool:
         """Whether this process may submit: its sign of life is younger than the lease less a submission."""
-        return self._lease.age_s < LEASE_S - self._margin_s
+        return self._lease.age_s < self._sends_within_s
 
     def close(self) -> None:
         """Give no more signs of life."""
@@ -93,22 +97,21 @@ def state_root() -> str:
     return str(Path(base).expanduser() / "ray_qjm")
 
 
-def _take(objects: Objects, owner: Owner) -> Incarnation:
+def _take(objects: Objects, owner: Owner, lease_s: float) -> Incarnation:
     while True:
         numbers = [_number(entry.name) for entry in objects.entries("epochs")]
         newest = max(numbers, default=0)
         body = unseal(objects.read(epoch_name(newest))) if newest else None
         if body is not None:
-            last = Incarnation(body["epoch"], Owner(**body["owner"]), body["began"])
+            last = Incarnation(
+                body["epoch"], Owner(**body["owner"]), body["began"], body.get("lease_s", LEASE_S)
+            )
             try:
-                wait_for_owner(objects, last, LEASE_S)
+                wait_for_owner(objects, last, last.lease_s)
             except StoreInUseError:
                 continue  # it lives: look again, for as long as it does
-        record = Incarnation(newest + 1, owner, time.time())
-        if objects.create(
-            epoch_name(record.epoch),
-            seal({"epoch": record.epoch, "owner": vars(owner), "began": record.began}),
-        ):
+        record = Incarnation(newest + 1, owner, time.time(), lease_s)
+        if objects.create(epoch_name(record.epoch), seal({**vars(record), "owner": vars(owner)})):
             return record
 
 

@@ -60,8 +60,19 @@ class Launchers:
         return self._workers.put(payload)
 
     def cancel(self) -> None:
-        """See ``Launcher``."""
+        """See ``Launcher``; what workers prepare for services ends too, jobs don't."""
         self._workers.cancel()
+        for line in self._lines.values():
+            line.hurry()
+
+    def is_service(self, backend: int) -> bool:
+        """Whether chunks of a backend are in jobs that are noted as such."""
+        return backend in self._lines
+
+    def withdraw(self, backend: int, start: int, stop: int) -> None:
+        """Circuits won't come any more: they have failed."""
+        if backend in self._lines:
+            self._lines[backend].withdraw(start, stop)
 
     def drained(self, backend: int) -> None:
         """A service gets nothing more for now."""

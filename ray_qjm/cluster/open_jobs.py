@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.service_line import OpenJob
 from ray_qjm.errors import InvalidInputError
+from ray_qjm.planning.adopting import Past, adoptable
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
@@ -36,17 +37,23 @@ class EarlierJobs:
     spent: Cost = field(default_factory=Cost)
 
     def chunks(self) -> deque[Chunk]:
-        """The circuits of open jobs as chunks, ascending."""
+        """The circuits of open jobs as chunks that no other backend may have, ascending."""
         found: list[Chunk] = []
         for backend, jobs in self.open.items():
             awaited = Ranges(part for job in jobs for part in job.awaited)
             for start, stop in awaited:
-                found += [Chunk(at, min(at + _MOST, stop), backend) for at in range(start, stop, _MOST)]
+                found += [
+                    Chunk(at, min(at + _MOST, stop), backend, bound=True) for at in range(start, stop, _MOST)
+                ]
         return deque(sorted(found, key=lambda chunk: chunk.start))
 
 
 def earlier_jobs(
-    opened: Opened, kept: Ranges, backends: Sequence[str], services: Iterable[int]
+    opened: Opened,
+    kept: Ranges,
+    backends: Sequence[str],
+    services: Iterable[int],
+    shots_of: Callable[[int], int],
 ) -> EarlierJobs:
     """Read what the store says of jobs; those that are over are added to its table of jobs.
 
@@ -55,6 +62,7 @@ def earlier_jobs(
         kept: Circuits that have their rows.
         backends: Names of the task's backends.
         services: Positions of those that are services.
+        shots_of: Shots of a circuit.
 
     Raises:
         InvalidInputError: A backend with open jobs isn't among them.
@@ -65,25 +73,27 @@ def earlier_jobs(
     found: dict[int, list[OpenJob]] = {}
     spent = Cost()
     missing: dict[str, list[str]] = {}
+    runs = {tag: tuple(Run(*run) for run in entry["runs"]) for tag, entry in entries.items()}
+    adopted = set(adoptable((past for past in map(_past, entries.values()) if past is not None), shots_of))
     for tag, entry in sorted(entries.items()):
-        runs = tuple(Run(*run) for run in entry["runs"])
-        over = entry["state"] in FINAL
         if entry["state"] == "refused" or (entry["state"] == "cancelled" and entry["job_id"] is None):
             continue  # the service never had it
-        if over:
+        awaited = tuple(Ranges(part for run in runs[tag] for part in kept.rest(run.start, run.stop)))
+        noted = entry["job_id"] is not None and entry["job_id"] in known
+        if tag not in adopted or not awaited:
             jobs, executions, seconds = entry["cost"]
             spent = spent + Cost(jobs, executions, seconds if entry["usage_s"] is None else entry["usage_s"])
-            if entry["job_id"] is not None and entry["job_id"] not in known:
-                opened.jobs.add(_job(entry, runs))
-        awaited = tuple(Ranges(part for run in runs for part in kept.rest(run.start, run.stop)))
-        if not awaited or (over and entry["state"] != "done"):
+            if entry["state"] in FINAL and entry["job_id"] is not None and not noted:
+                opened.jobs.add(_job(entry, runs[tag]))
             continue
         backend = positions.get(entry["backend"])
         if backend is None:
             missing.setdefault(entry["backend"], []).append(entry["job_id"] or tag)
             continue
-        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt")}
-        found.setdefault(backend, []).append(OpenJob(tag, runs, awaited, entry["job_id"], note))
+        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt", "session")}
+        past = tuple(entry.get("past") or ())
+        job = OpenJob(tag, runs[tag], awaited, entry["job_id"], past, note, noted)
+        found.setdefault(backend, []).append(job)
     for name, ids in missing.items():
         raise InvalidInputError(
             f"store {opened.objects.root} has {len(ids)} jobs on backend {name} that may be running or have results "
@@ -91,6 +101,14 @@ def earlier_jobs(
             "backends too, so that their circuits aren't paid for twice."
         )
     return EarlierJobs(found, spent)
+
+
+def _past(entry: Mapping[str, Any]) -> Past | None:
+    """A job that may have results which count."""
+    if entry.get("beside") or (entry["state"] in FINAL and entry["state"] not in ("done", "lost")):
+        return None
+    runs = tuple(Run(*run) for run in entry["runs"])
+    return Past(entry["tag"], entry["backend"], entry["session"], runs, entry["job_id"] is not None)
 
 
 def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:

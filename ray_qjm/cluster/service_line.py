@@ -22,9 +22,9 @@ from ray_qjm.backends.desk import ABSENT, Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.messages import Outcome
-from ray_qjm.cluster.service_tasks import ServiceTasks
+from ray_qjm.cluster.service_tasks import ServiceTasks, watch
 from ray_qjm.cluster.service_work import Prepared
-from ray_qjm.errors import RayQjmError
+from ray_qjm.errors import RayQjmError, TaskCancelledError
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit, Whole
 from ray_qjm.planning.events import Chunk, Closed, Wants
@@ -43,10 +43,14 @@ LINGER_S = 10.0
 #: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
 _FETCH_S = (0.5, 60.0)
 _FETCHES = 12
+#: Rows of a chunk that no job has circuits of are tried to be made so often.
+_PACKS = 5
 #: How long the end of its thread is waited for.
 _CLOSE_S = 10.0
 #: How long a cancelled task waits for the service to say that its jobs are cancelled.
 SERVICE_GRACE_S = 60.0
+#: And then, or if it shall not wait, for results of jobs that are done.
+RESULTS_GRACE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -67,7 +71,11 @@ class _Sent:
     tag: str
     state: str = "queued"
     job: Job | None = None
+    #: Its result: a reference, or why there is none.
+    raw: Any = None
     answers: Any = None
+    #: Whether ``answers`` is there: its result was fetched and read.
+    read: bool = False
     fetches: int = 0
     position: int | None = None
     eta_s: float | None = None
@@ -77,6 +85,8 @@ class _Sent:
     awaited: list[tuple[int, int]] = field(default_factory=list)
     #: What was told of its end before they had.
     news: Told | None = None
+    #: Whether an earlier session has it in the table of jobs.
+    noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,14 +98,18 @@ class OpenJob:
         runs: All that it runs.
         awaited: The circuits of these that have no rows, as ranges.
         job_id: As the service calls it, if known.
+        past: Ids of other jobs with its tag, which ended without a result.
         note: What its journal said of it.
+        noted: Whether it is in the store's table of jobs.
     """
 
     tag: str
     runs: tuple[Run, ...]
     awaited: tuple[tuple[int, int], ...]
     job_id: str | None
+    past: tuple[str, ...]
     note: Mapping[str, Any]
+    noted: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,7 @@ class LineSetup:
         account: Whose quota it uses.
         prefix: Leads the tags of its jobs: unique for each session of a task.
         task_id: Of the task.
+        session: Number of this session of it.
         retry: See ``RetryPolicy``.
         job_timeout_s: See ``RunOptions``.
         memory: Whether single shots are wanted.
@@ -123,6 +138,7 @@ class LineSetup:
     account: str
     prefix: str
     task_id: str
+    session: int
     retry: RetryPolicy
     job_timeout_s: float | None
     memory: bool
@@ -170,13 +186,21 @@ class ServiceLine:
         self._wanted = 0
         self._stopping: Verdict | None = None
         self._give_up_at = math.inf
+        self._leave_at = math.inf
+        #: Why nothing more comes from here.
+        self._over_with: Outcome | BaseException | None = None
         self._quiet_since = math.inf
+        #: Chunks that are over, some of whose jobs haven't been read.
+        self._whole: list[Whole] = []
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {setup.name}", daemon=True)
-        self._thread.start()
 
     # From the coordinator.
+
+    def begin(self) -> None:
+        """Begin to act on what was given and heard so far, and on all that comes: now ``tell`` is listened to."""
+        self._thread.start()
 
     def adopt(self, job: OpenJob) -> None:
         """A job of an earlier session, which may be at the service; before the first chunk."""
@@ -197,6 +221,14 @@ class ServiceLine:
     def heard(self, told: Sequence[Told]) -> None:
         """News from the desk."""
         self._queue.put(lambda: self._hear(told))
+
+    def withdraw(self, start: int, stop: int) -> None:
+        """These circuits won't come, though a job of an earlier session may have results of them."""
+        self._queue.put(lambda: self._withdraw(start, stop))
+
+    def hurry(self) -> None:
+        """End what is being prepared."""
+        self._queue.put(self._tasks.cancel)
 
     def stop(self) -> None:
         """Cancel everything; chunks come back as the service says what it has cancelled."""
@@ -243,7 +275,8 @@ class ServiceLine:
                 self._break(error)
 
     def _wait_s(self) -> float:
-        at = min([self._quiet_since + LINGER_S, self._give_up_at, *(at for at, _ in self._timers)])
+        ends = (self._quiet_since + LINGER_S, self._give_up_at, self._leave_at)
+        at = min([*ends, *(at for at, _ in self._timers)])
         return max(0.0, min(at - time.monotonic(), 3600.0))
 
     def _check_time(self) -> None:
@@ -254,23 +287,30 @@ class ServiceLine:
             call()
         if now >= self._give_up_at:
             self._abandon()
+        if now >= self._leave_at:
+            self._leave_at = math.inf
+            self._answer_all(TaskCancelledError("its result couldn't be had in time"))
         if now >= self._quiet_since + LINGER_S:
             self._do(self._assembly.flush())
         quiet = self._assembly.waiting > 0 and self._preparing == 0
         self._quiet_since = min(self._quiet_since, now) if quiet else math.inf
 
     def _break(self, error: Exception) -> None:
-        """A bug of ours: no chunk may stay without an answer."""
-        pieces, self._pieces = list(self._pieces.values()), {}
+        """A bug of ours, or Ray is gone: no chunk may stay without an answer, and none gets a second one."""
         fatal = error if isinstance(error, RayQjmError) else RayQjmError(f"{type(error).__name__}: {error}")
+        self._answer_all(Outcome(fatal=fatal))
+
+    def _answer_all(self, answer: Outcome | BaseException) -> None:
+        self._over_with = answer if self._over_with is None else self._over_with
+        pieces, self._pieces, self._timers = list(self._pieces.values()), {}, []
         for piece in pieces:
-            piece.done(Outcome(fatal=fatal))
+            piece.done(answer)
 
     def _want(self) -> None:
         """Ask for as many chunks as are useful now."""
         waiting = sum(sent.state == "queued" for sent in self._sent.values())
         room = 2 * self._slots - self._preparing
-        blocked = self._assembly.closed is not None or self._stopping is not None
+        blocked = any(x is not None for x in (self._assembly.closed, self._stopping, self._over_with))
         wanted = 0 if blocked or waiting >= self._setup.ahead else max(0, room)
         if wanted != self._wanted or (wanted and not self._preparing):
             self._wanted = wanted
@@ -280,6 +320,9 @@ class ServiceLine:
         self._slots = slots
 
     def _begin(self, chunk: Chunk, payload: Any, done: Callable[[Outcome | BaseException], None]) -> None:
+        if self._over_with is not None:
+            done(self._over_with)
+            return
         self._drained = False
         self._preparing += 1
         self._wanted -= 1
@@ -295,13 +338,15 @@ class ServiceLine:
         self, piece: _Piece, told: Prepared | Outcome | BaseException, data: Any, sheet: Any
     ) -> None:
         self._preparing -= 1
+        if self._pieces.get(piece.chunk.start) is not piece:
+            return  # it has its answer
         if isinstance(told, (Outcome, BaseException)):
             del self._pieces[piece.chunk.start]
             piece.done(told)
         else:
             piece.data, piece.sheet = data, sheet
             self._do(self._assembly.prepared(piece.chunk, told.sizes))
-            self._catch_up()
+        self._catch_up()
         if self._preparing == 0 and (self._drained or self._stopping is not None):
             self._do(self._assembly.flush())
 
@@ -359,7 +404,9 @@ class ServiceLine:
 
     def _adopt(self, job: OpenJob) -> None:
         order = self._assembly.adopt(job.runs)
-        self._sent[order.number] = _Sent(order, job.tag, "unknown", awaited=list(job.awaited))
+        self._sent[order.number] = _Sent(
+            order, job.tag, "unknown", awaited=list(job.awaited), noted=job.noted
+        )
         self._tags[job.tag] = order.number
         cost = self._cost(order)
         with self._lock:
@@ -378,6 +425,7 @@ class ServiceLine:
                 (),
                 memory,
                 job_id=job.job_id,
+                past=job.past,
             )
         )
 
@@ -393,11 +441,15 @@ class ServiceLine:
             "backend": self._setup.name,
             "runs": [list(run) for run in order.runs],
             "attempt": order.attempt,
+            "session": self._setup.session,
         }
 
     def _hear(self, told: Sequence[Told]) -> None:
         self._tell(None)
-        for news in told:
+        for news in told if self._over_with is None else ():
+            if "~" in news.tag:
+                self._beside(news)
+                continue
             number = self._tags.get(news.tag)
             sent = None if number is None else self._sent.get(number)
             if sent is None or sent.state in FINAL:
@@ -412,12 +464,38 @@ class ServiceLine:
             else:
                 self._ended(sent, news)
 
+    def _beside(self, news: Told) -> None:
+        """A job that doesn't count, an attempt or a twin, is over: it was paid all the same."""
+        usage = news.facts.get("usage_s")
+        order = Order(0, tuple(Run(*run) for run in news.facts["runs"]))
+        job = self._job(order, news, usage)
+        self._tell(job)
+        tag = news.tag.partition("~")[0]
+        with self._lock:
+            self._purse.spend(_spent(order, news, usage) or self._cost(order))
+            why_not = self._purse.why_not(Cost())
+        sent = self._sent.get(self._tags.get(tag, -1))
+        if why_not is not None and sent is not None and sent.state not in FINAL:
+            self._link.cancel([tag], Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+
+    def _withdraw(self, start: int, stop: int) -> None:
+        gone = Ranges([(start, stop)])
+        for sent in self._sent.values():
+            sent.awaited = [part for first, last in sent.awaited for part in gone.rest(first, last)]
+        self._catch_up()
+
     def _catch_up(self) -> None:
         """Jobs of an earlier session that had ended before their chunks were there."""
+        if self._over_with is not None:
+            return
         have = Ranges((piece.chunk.start, piece.chunk.stop) for piece in self._pieces.values() if piece.sheet)
         for sent in list(self._sent.values()):
             news = sent.news
-            if news is None or any(have.rest(start, stop) for start, stop in sent.awaited):
+            # Of a task that was cancelled no more chunks will come.
+            all_there = self._stopping is not None and self._preparing == 0
+            if news is None or not (
+                all_there or not any(have.rest(start, stop) for start, stop in sent.awaited)
+            ):
                 continue
             sent.news, sent.awaited = None, []
             sent.chunks = {p.chunk.start for p in self._pieces.values() if _overlap(sent.order, p.chunk)}
@@ -427,12 +505,12 @@ class ServiceLine:
         usage = news.facts.get("usage_s")
         with self._lock:
             self._purse.settle(sent.tag, _spent(sent.order, news, usage))
-        sent.job = self._job(sent, news, usage)
+        sent.job = self._job(sent.order, news, usage, sent.tag)
         never = news.state == "cancelled" or (news.verdict is not None and news.verdict.error_type == ABSENT)
-        if news.job_id is not None or not never:
+        if not sent.noted and (news.job_id is not None or not never):
             self._tell(sent.job)
         if news.state == "done":
-            self._do(self._assembly.done(sent.order.number))
+            self._fetch(sent, lambda: self._do(self._assembly.done(sent.order.number)))
         else:
             verdict = news.verdict or Verdict("give up", "JobFailedError", "no reason was told")
             self._over(sent, news.state, verdict)
@@ -448,12 +526,12 @@ class ServiceLine:
         del self._tags[sent.tag]
         self._link.forget([sent.tag])
 
-    def _job(self, sent: _Sent, news: Told, usage: float | None) -> Job:
-        order, times = sent.order, news.times
+    def _job(self, order: Order, news: Told, usage: float | None, tag: str | None = None) -> Job:
+        times = news.times
         started, ended = times.get("started"), times.get("ended", time.time())
         begun = started if started is not None else times.get("submitted")
         return Job(
-            job_id=news.job_id or sent.tag,
+            job_id=news.job_id or tag or news.tag,
             backend=self._setup.name,
             start=order.start,
             stop=order.stop,
@@ -471,14 +549,53 @@ class ServiceLine:
 
     # Rows.
 
-    def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
-        if order is None:
-            self._gather(None, wholes)
-        else:
-            self._gather(self._sent[order.number], wholes)
+    def _fetch(self, sent: _Sent, then: Callable[[], None]) -> None:
+        """Have the result of a job that is done; a fetch that fails is done again, never the job."""
+        why_not, raw = self._link.fetch(sent.tag)
+        watch(why_not, lambda answer: self._queue.put(lambda: self._fetched(sent, answer, raw, then)))
 
-    def _gather(self, sent: _Sent | None, wholes: Sequence[Whole], error: Exception | None = None) -> None:
-        """Start a Ray task that makes rows; a fetch or a packing that fails is done again, never the job."""
+    def _fetched(
+        self, sent: _Sent, why_not: FetchFailed | BaseException | None, raw: Any, then: Callable[[], None]
+    ) -> None:
+        number = sent.order.number
+        if self._sent.get(number) is not sent or self._over_with is not None:
+            return
+        if why_not is None:
+            sent.raw = raw
+            then()
+            return
+        final = isinstance(why_not, FetchFailed) and why_not.final
+        said = why_not.reason if isinstance(why_not, FetchFailed) else words(why_not)
+        reason = f"its result can't be had: {said}"
+        sent.fetches += 1
+        if not final and sent.fetches < _FETCHES:
+            wait = min(_FETCH_S[1], _FETCH_S[0] * 2 ** (sent.fetches - 1))
+            self._timers.append((time.monotonic() + wait, lambda: self._fetch(sent, then)))
+        elif (
+            number not in self._assembly.orders
+        ):  # it was fetched before, and got lost on the way to its rows
+            sent.raw = RayQjmError(reason)
+            then()
+        elif final and self._setup.retry.lost == "resubmit":
+            self._over(sent, "lost", Verdict("again", "JobLostError", reason))
+        else:
+            self._over(sent, "lost", Verdict("give up", "JobLostError", reason))
+
+    def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
+        sent = None if order is None else self._sent[order.number]
+        self._whole += wholes
+        ready = self._ready(None if order is None else order.number)
+        if sent is not None or ready:
+            self._gather(sent, ready)
+
+    def _ready(self, now: int | None = None) -> list[Whole]:
+        """Chunks that are over and whose jobs have all been read, but for the one that is read now."""
+        ready = [w for w in self._whole if all(n == now or self._sent[n].read for n in w.orders)]
+        self._whole = [whole for whole in self._whole if whole not in ready]
+        return ready
+
+    def _gather(self, sent: _Sent | None, wholes: Sequence[Whole], tries: int = 0) -> None:
+        """Start a Ray task that makes rows; one that fails is started again, never the job."""
         chunks = {whole.chunk.start for whole in wholes}
         earlier = [self._sent[number] for whole in wholes for number in whole.orders]
         others = {item.order.number: item for item in earlier if item is not sent}
@@ -486,48 +603,51 @@ class ServiceLine:
         pieces = {piece.chunk.start: piece for piece in touched}
         pieces.update({start: self._pieces[start] for start in chunks})
         jobs = [item.job for item in (*others.values(), *([sent] if sent else [])) if item.job is not None]
-        raw: Any = error
-        if sent is not None and error is None:
-            raw = self._link.fetch(sent.tag)
         answers = self._tasks.collect(
             None if sent is None else sent.order,
             "" if sent is None or sent.job is None else sent.job.job_id,
-            raw,
+            None if sent is None else sent.raw,
             wholes,
             jobs,
             [piece.sheet for piece in pieces.values()],
             [item.answers for item in others.values()],
-            lambda found: self._queue.put(lambda: self._gathered(sent, wholes, found)),
+            lambda found: self._queue.put(lambda: self._gathered(sent, wholes, found, tries)),
         )
         if sent is not None:
             sent.answers = answers
 
     def _gathered(
-        self, sent: _Sent | None, wholes: Sequence[Whole], found: list[Outcome] | FetchFailed | BaseException
+        self, sent: _Sent | None, wholes: Sequence[Whole], found: list[Outcome] | BaseException, tries: int
     ) -> None:
-        if isinstance(found, (FetchFailed, BaseException)):
-            self._gather_again(sent, wholes, found)
+        if self._over_with is not None:
+            return
+        if isinstance(found, BaseException):
+            self._gather_again(sent, wholes, found, tries + 1)
             return
         for whole, outcome in zip(wholes, found, strict=True):
             piece = self._pieces.pop(whole.chunk.start)
             self._release(piece.chunk.start)
             piece.done(outcome)
+        if sent is not None:
+            sent.read = True
+            if ready := self._ready():
+                self._gather(None, ready)
 
     def _gather_again(
-        self, sent: _Sent | None, wholes: Sequence[Whole], why: FetchFailed | BaseException
+        self, sent: _Sent | None, wholes: Sequence[Whole], why: BaseException, tries: int
     ) -> None:
-        final = isinstance(why, FetchFailed) and why.final
-        reason = why.reason if isinstance(why, FetchFailed) else words(why)
-        fetches = 0 if sent is None else sent.fetches
-        if sent is None and not isinstance(why, RayError):
-            raise RayQjmError(f"rows can't be made: {reason}")
+        if not isinstance(why, RayError) or tries >= _PACKS:
+            raise RayQjmError(f"rows can't be made: {words(why)}")
         if sent is not None:
-            sent.fetches += 1
             # Ray writes of errors that nobody has looked at: that of the outcomes said the same.
             sent.answers.future().add_done_callback(lambda future: future.exception())
-        error = RayQjmError(f"its result can't be had: {reason}") if final or fetches >= _FETCHES else None
-        wait = 0.0 if final else min(_FETCH_S[1], _FETCH_S[0] * 2**fetches)
-        self._timers.append((time.monotonic() + wait, lambda: self._gather(sent, wholes, error)))
+
+        def again() -> None:
+            self._gather(sent, wholes, tries)
+
+        # A worker has died, or a node with the result in its memory.
+        call = again if sent is None else lambda: self._fetch(sent, again)
+        self._timers.append((time.monotonic() + _FETCH_S[0] * 2**tries, call))
 
     def _release(self, start: int) -> None:
         """A chunk's rows are stored: jobs of which nothing more is wanted are forgotten."""
@@ -539,13 +659,12 @@ class ServiceLine:
     # The end.
 
     def _close_backend(self, verdict: Verdict) -> None:
-        """Nothing more goes there: what waits for a permit comes back."""
+        """Nothing more goes there. What waits for a permit comes back, unless it only can't be paid any more."""
         self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
+        if verdict.what == "no credit":
+            return  # those that wait have what they cost reserved
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
-        what = Verdict(
-            "cancelled" if verdict.what == "cancelled" else "elsewhere", verdict.error_type, verdict.reason
-        )
-        self._link.cancel(waiting, what)
+        self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))
 
     def _stop(self) -> None:
         if self._stopping is not None:
@@ -558,17 +677,19 @@ class ServiceLine:
             [sent.tag for sent in self._sent.values() if sent.state not in FINAL], self._stopping
         )
         self._do(self._assembly.flush())
+        self._catch_up()
 
     def _abandon(self) -> None:
-        self._give_up_at = math.inf
         if self._stopping is None:
             self._stop()
+        self._give_up_at, self._leave_at = math.inf, time.monotonic() + RESULTS_GRACE_S
         reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
         verdict = Verdict("cancelled", "JobNotCancelledError", reason)
         for sent in list(self._sent.values()):
             if sent.state not in FINAL:
                 if sent.state != "queued":
-                    self._tell(self._job(sent, Told(sent.tag, "cancelling", None, 1, verdict, {}, {}), None))
+                    told = Told(sent.tag, "cancelling", None, 1, verdict, {}, {})
+                    self._tell(self._job(sent.order, told, None))
                 self._over(sent, "cancelled", verdict)
 
 

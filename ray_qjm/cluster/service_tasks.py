@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 
-from ray_qjm.backends.base import FetchFailed
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
 from ray_qjm.cluster.service_work import Answers, Prepared, Result, ServiceWorker, Sheet
+from ray_qjm.cluster.session import Session
 from ray_qjm.errors import BackendLoadError, SourceError, StoreError
 from ray_qjm.options import Resources
 from ray_qjm.planning.assembly import Whole
@@ -58,9 +58,7 @@ def _collect(
     jobs: Sequence[Job],
     sheets: int,
     *rest: Any,
-) -> tuple[list[Outcome] | FetchFailed, Answers]:
-    if isinstance(raw, FetchFailed):
-        return raw, {}
+) -> tuple[list[Outcome], Answers]:
     result = None if order is None else Result(order, job_id, raw)
     try:
         return _worker(task, setup, backend).collect(result, wholes, rest[:sheets], rest[sheets:], jobs)
@@ -93,15 +91,30 @@ class ServiceTasks:
         self._options: dict[str, Any] = {"num_cpus": resources.num_cpus}
         if resources.num_gpus:
             self._options["num_gpus"] = resources.num_gpus
+        self._session = Session()
+        self._preparing: dict[Chunk, Any] = {}
 
     def prepare(
         self, chunk: Chunk, payload: Any, done: Callable[[Prepared | Outcome | BaseException, Any, Any], None]
     ) -> None:
         """Prepare a chunk; ``done`` gets what the driver is told and references to circuits and sheet."""
+        self._session.check()
         told, data, sheet = _prepare_task.options(name=f"transpile for {self._name}", **self._options).remote(
             self._task, self._setup, chunk, payload
         )
-        _call_back(told, lambda answer: done(answer, data, sheet))
+        self._preparing[chunk] = told
+
+        def prepared(answer: Any) -> None:
+            self._preparing.pop(chunk, None)
+            done(answer, data, sheet)
+
+        watch(told, prepared)
+
+    def cancel(self) -> None:
+        """End what is being prepared, processes included: each chunk's ``done`` is called all the same."""
+        self._session.check()
+        for reference in list(self._preparing.values()):
+            ray.cancel(reference, force=True)
 
     def collect(
         self,
@@ -112,9 +125,10 @@ class ServiceTasks:
         jobs: Sequence[Job],
         sheets: Sequence[Any],
         before: Sequence[Any],
-        done: Callable[[list[Outcome] | FetchFailed | BaseException], None],
+        done: Callable[[list[Outcome] | BaseException], None],
     ) -> Any:
         """Make rows; ``done`` gets the outcomes. Returns the reference to answers for chunks that aren't whole."""
+        self._session.check()
         outcomes, answers = _collect_task.options(name=f"collect from {self._name}", **self._options).remote(
             self._task,
             self._setup,
@@ -128,11 +142,13 @@ class ServiceTasks:
             *sheets,
             *before,
         )
-        _call_back(outcomes, done)
+        watch(outcomes, done)
         return answers
 
 
-def _call_back(reference: Any, done: Callable[[Any], None]) -> None:
+def watch(reference: Any, done: Callable[[Any], None]) -> None:
+    """Call ``done`` with the value of a reference, or its error, once it is there; from a thread of Ray's."""
+
     def call(future: Future[Any]) -> None:
         error = future.exception()
         done(future.result() if error is None else error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +15,7 @@ from ray_qjm.backends.base import Answer
 from ray_qjm.backends.local import checked, failed_row
 from ray_qjm.backends.sampler import decode, with_loose_register
 from ray_qjm.backends.shadow import Shadow
-from ray_qjm.circuits.payload import encode, to_qpy
+from ray_qjm.circuits.payload import encode, packed_bytes
 from ray_qjm.cluster.building import Builder, failures_of
 from ray_qjm.cluster.messages import Outcome, Payload, TaskSetup, write_batches
 from ray_qjm.cluster.part_writer import PartWriter
@@ -76,9 +75,6 @@ class Result:
     job_id: str
     raw: Any
 
-
-#: Bytes of JSON around a compressed circuit.
-_AROUND = 80
 
 #: Answers for circuits of a chunk that isn't whole yet: row number to (slice, answer, job id).
 Answers = dict[int, list[tuple[int, Answer, str]]]
@@ -146,19 +142,11 @@ class ServiceWorker:
             )
             circuit = with_loose_register(circuit) if self._facts.samples else circuit
             items.append(circuit)
-            sizes[ready.index] = self._weight(circuit) if self._weighing else 0
+            sizes[ready.index] = packed_bytes(circuit, squeezed=self._facts.squeezed) if self._weighing else 0
         data = encode(items)
         prepared = Prepared(sizes, started, time.perf_counter() - begun)
         columns = dict(self._builder.columns(chunk, payload))
         return prepared, data, Sheet(chunk, rows, columns, dict(self._builder.marks), prepared)
-
-    def _weight(self, circuit: Any) -> int:
-        """Bytes of a circuit on its way to the service."""
-        data = to_qpy([circuit])
-        if not self._facts.squeezed:
-            return len(data)
-        # As IBM's client sends it: compressed, in base64, in JSON with its brackets.
-        return -(-len(zlib.compress(data)) * 4 // 3) + _AROUND
 
     def collect(
         self,
@@ -257,6 +245,9 @@ def _read(result: Result, rows: Mapping[int, Row], *, samples: bool) -> list[tup
             raise raw
         if len(raw) != len(cells):
             raise BackendResultError(f"{len(raw)} results came for {len(cells)} circuits")
+        # Of a job of an earlier session some circuits may have their rows already.
+        wanted = [at for at, (circuit, _) in enumerate(cells) if circuit in rows]
+        cells, raw = [cells[at] for at in wanted], [raw[at] for at in wanted]
         if samples:
             own = [rows[circuit] for circuit, _ in cells]
             raw = decode(

@@ -164,7 +164,7 @@ def make_lines(
     earlier: EarlierJobs,
     tell: Callable[[Wants | Closed | Job | None], None],
 ) -> dict[int, ServiceLine]:
-    """A line of work to each service; each begins to listen.
+    """A line of work to each service; each listens, and acts once it is told to ``begin``.
 
     Args:
         services: Of the task.
@@ -190,6 +190,7 @@ def make_lines(
                 account=service.choice.account or name,
                 prefix=f"{task_id}-e{epoch}-{key[:4]}-{at}",
                 task_id=task_id,
+                session=epoch,
                 retry=options.retry,
                 job_timeout_s=options.job_timeout_s,
                 memory=setup.memory,

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 import ray
 
+from ray_qjm.errors import TaskFailedError
+
 #: Two threads that start Ray at once would start two.
 _lock = threading.Lock()
 
@@ -75,6 +77,30 @@ def identity() -> tuple[str, str] | None:
         return None
     context = ray.get_runtime_context()
     return str(context.get_node_id()), str(context.get_job_id())
+
+
+class Session:
+    """The Ray that this process is connected to now.
+
+    Ray's calls would quietly start another one where it has been shut down, and what is left of an earlier one crashes
+    the process when it is used.
+    """
+
+    def __init__(self) -> None:
+        self._identity = identity()
+
+    def goes_on(self) -> bool:
+        """Whether it is still the one."""
+        return identity() == self._identity
+
+    def check(self) -> None:
+        """Make sure of it.
+
+        Raises:
+            TaskFailedError: It has ended.
+        """
+        if not self.goes_on():
+            raise TaskFailedError("Ray was shut down, or started anew, while the task ran.")
 
 
 def _use_token() -> None:

@@ -83,7 +83,7 @@ def start(
             setup = resumed.setup(setup)
             resumed.tell(schedule)
             names = [name for name, _, _ in setup.backends]
-            earlier = earlier_jobs(resumed.opened, resumed.kept, names, services)
+            earlier = earlier_jobs(resumed.opened, resumed.kept, names, services, setup.shots_of)
             schedule.bound = earlier.chunks()
         only_here = connect()
         reference = [ray.put(pack_setup(setup))]
@@ -128,5 +128,7 @@ def start(
         )
         gate.append(coordinator.gate)
         heard.append(coordinator.hear)
+        for line in lines.values():
+            line.begin()
         coordinator.start()
         return coordinator

@@ -13,8 +13,8 @@ import ray
 from ray_qjm.cluster.chunk_work import ChunkWorker
 from ray_qjm.cluster.launcher import Done
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
-from ray_qjm.cluster.session import identity
-from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, StoreError, TaskFailedError
+from ray_qjm.cluster.session import Session
+from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, StoreError
 from ray_qjm.options import Resources
 from ray_qjm.planning.events import Chunk
 
@@ -79,7 +79,7 @@ class RayLauncher:
         self._specs = list(backends)
         self._only_here = only_here
         self._setup = setup
-        self._session = identity()
+        self._session = Session()
         self._running: dict[Chunk, Any] = {}
         self._largest: dict[int, int | None] = {}
         self.slots()
@@ -90,7 +90,7 @@ class RayLauncher:
         Raises:
             InvalidInputError: None, and no node will come.
         """
-        self._check()
+        self._session.check()
         known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         nodes = [node["Resources"] for node in known if node["Alive"]]
         found = []
@@ -119,7 +119,7 @@ class RayLauncher:
 
     def start(self, chunk: Chunk, payload: Any, done: Done) -> None:
         """Submit a chunk; ``done`` is called from a thread of Ray's."""
-        self._check()
+        self._session.check()
         resources = self._specs[chunk.backend][1]
         options: dict[str, Any] = {"name": self._name(chunk), "num_cpus": resources.num_cpus}
         if resources.num_gpus:
@@ -151,16 +151,11 @@ class RayLauncher:
 
     def put(self, payload: Payload) -> Any:
         """Keep a payload in Ray's object store, for ``start``."""
-        self._check()
+        self._session.check()
         return ray.put(payload)
 
     def cancel(self) -> None:
         """End what is in flight, processes included: each chunk's ``done`` is called all the same."""
-        self._check()
+        self._session.check()
         for reference in list(self._running.values()):
             ray.cancel(reference, force=True)
-
-    def _check(self) -> None:
-        """Make sure of Ray: its calls would quietly start another one where it has been shut down."""
-        if identity() != self._session:
-            raise TaskFailedError("Ray was shut down, or started anew, while the task ran.")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ray_qjm.options import Quota
-from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
+from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.polling import Counter
 from ray_qjm.planning.quota import Cost, Meter, Purse
 from ray_qjm.planning.tickets import AT_SERVICE, FINAL, Ticket
@@ -260,6 +260,8 @@ class Book:
         else:
             # Absent; or nobody can tell, and the user wants it run again all the same: then it may have cost.
             cost = Cost() if job_ids is not None else None
+            if cost is None and ticket.unwanted is None and ticket.resend:
+                self._beside(ticket, "lost", ticket.verdict or _lost(ticket))
             if ticket.unwanted is not None:
                 self._end(ticket, "cancel", ticket.unwanted, cost)
             else:
@@ -417,14 +419,16 @@ class Book:
         if said.state is None:
             misses = self._misses[ticket.tag] = self._misses.get(ticket.tag, 0) + 1
             if misses >= MISSES and _since(ticket.accepted_at, now) >= ticket.retry.lost_grace_s:
-                self._end(ticket, "give up", said.verdict or _gone(ticket))
+                self._vanished(ticket, said.verdict or _gone(ticket), now)
             return
         self._misses.pop(ticket.tag, None)
         before = dict(ticket.facts)
         ticket.facts.update({key: value for key, value in said.facts.items() if value is not None})
         if said.usage_s is not None:
             ticket.facts["usage_s"] = said.usage_s
-        if said.state == "done":
+        if said.state == "lost":
+            self._vanished(ticket, said.verdict or _gone(ticket), now)
+        elif said.state == "done":
             self._over(ticket, "finish", None, now)
         elif said.state == "failed":
             verdict = said.verdict or Verdict("split job", "JobFailedError", "it failed, without a reason")
@@ -437,14 +441,37 @@ class Book:
                 self._over(ticket, "end", ticket.unwanted, now)
             else:
                 verdict = said.verdict or Verdict("again", "JobCancelledError", "the service cancelled it")
-                self._try_again(ticket, verdict, now)
+                self._try_again(ticket, verdict, now, "cancelled")
         elif said.state == "running" and ticket.state == "submitted":
             ticket.move("run")
             self._actions.append(Changed(ticket.tag))
         elif ticket.facts != before:
             self._actions.append(Changed(ticket.tag))
 
-    def _try_again(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+    def _vanished(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+        """A job was accepted, and nobody will ever know what became of it."""
+        if ticket.retry.lost == "resubmit" and ticket.unwanted is None:
+            self._try_again(ticket, Verdict("again", verdict.error_type, verdict.reason), now, "lost")
+        else:
+            self._end(ticket, "give up", ticket.unwanted or verdict)
+
+    def _beside(self, ticket: Ticket, state: str, verdict: Verdict, *, client: str | None = None) -> None:
+        tag, twin = ticket.tag.partition("~")[0], client is not None
+        self._actions.append(
+            Beside(
+                tag,
+                ticket.client if client is None else client,
+                ticket.job_id,
+                state,
+                verdict,
+                ticket.attempts,
+                self._billed(ticket),
+                dict(ticket.facts),
+                twin,
+            )
+        )
+
+    def _try_again(self, ticket: Ticket, verdict: Verdict, now: float, state: str = "failed") -> None:
         """A job is over without a result; its usage was spent."""
         self._counters[ticket.counter].ended(now)
         if verdict.what not in TRANSIENT:
@@ -460,6 +487,7 @@ class Book:
             self._end(ticket, "fail", Verdict("elsewhere", verdict.error_type, tried), self._billed(ticket))
             return
         ticket.verdict = verdict
+        self._beside(ticket, state, verdict)
         self.purse.settle(ticket.tag, self._billed(ticket))
         delay = self._delay(ticket) if verdict.retry_after_s is None else verdict.retry_after_s
         self._requeue(ticket, now + delay)
@@ -479,6 +507,8 @@ class Book:
         ticket.move(what)
         ticket.verdict = verdict
         self._misses.pop(ticket.tag, None)
+        if ticket.client == NOBODY and ticket.told:
+            self._beside(ticket, ticket.state, verdict or _gone(ticket), client=ticket.told)
         if ticket.look_at < math.inf and ticket.job_id is not None:
             self._look(ticket, ticket.looked_at)
         ticket.look_at = math.inf
@@ -491,6 +521,7 @@ class Book:
         self._actions.append(Changed(ticket.tag))
         reason = f"the service has job {job_id} beside {ticket.job_id} for one submission"
         twin = Ticket(tag, ticket.counter, NOBODY, ticket.cost, ticket.retry, job_id=job_id)
+        twin.told, twin.attempts = ticket.client, ticket.attempts
         twin.state, twin.first_at, twin.accepted_at = "submitted", now, now
         twin.look_at = math.inf
         twin.unwanted = Verdict("cancelled", "TwinJob", reason)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.verdicts import Verdict
 
 
@@ -53,7 +54,34 @@ class Changed:
     tag: str
 
 
-Errand = Intend | Send | Look | Poll | Revoke | Changed
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A job is over that isn't the one which counts for its tag: an attempt that is made again, or a twin.
+
+    Attributes:
+        tag: Of the submission.
+        client: Whose it is.
+        job_id: As the service calls it; ``None``: nobody knows whether there was one.
+        state: How it ended.
+        verdict: Why it doesn't count.
+        attempt: Which attempt it was.
+        cost: What it cost.
+        facts: What the service said of it last.
+        twin: Whether the one that counts is another job of the same attempt.
+    """
+
+    tag: str
+    client: str
+    job_id: str | None
+    state: str
+    verdict: Verdict
+    attempt: int
+    cost: Cost
+    facts: Mapping[str, Any]
+    twin: bool = False
+
+
+Errand = Intend | Send | Look | Poll | Revoke | Changed | Beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +89,9 @@ class Seen:
     """What a service says of a job.
 
     Attributes:
-        state: ``"submitted"``, ``"running"``, ``"done"``, ``"failed"`` or ``"cancelled"``; ``None``: it doesn't
-            know the job, or says something that nobody understands.
-        verdict: Why it failed; or why nobody understands it.
+        state: ``"submitted"``, ``"running"``, ``"done"``, ``"failed"`` or ``"cancelled"``; ``"lost"``: nobody will
+            ever know; ``None``: the service doesn't know the job, or says something that nobody understands.
+        verdict: Why it failed, or why nobody understands it.
         usage_s: QPU seconds that were billed; ``None`` if not told.
         facts: ``position`` and ``eta_s`` in the queue, ``started`` and ``ended`` in seconds since the epoch.
     """

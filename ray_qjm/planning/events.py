@@ -16,6 +16,7 @@ class Chunk:
         attempt: 0 for the first try; a chunk's crash raises it.
         memory: Bytes that it must reserve, found out by an earlier attempt; 0 if nothing special.
         barred: Backends that have given it back.
+        bound: Whether no other backend may have it: a job of an earlier session is running it.
     """
 
     start: int
@@ -24,6 +25,7 @@ class Chunk:
     attempt: int = 0
     memory: int = 0
     barred: tuple[int, ...] = ()
+    bound: bool = False
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -69,6 +69,10 @@ class Purse:
         """A job is about to be submitted."""
         self._reserved[key] = cost
 
+    def spend(self, cost: Cost) -> None:
+        """Something was paid that nothing was reserved for."""
+        self.spent = self.spent + cost
+
     def settle(self, key: str, cost: Cost | None = None) -> None:
         """A job is over: it cost what was reserved, or ``cost``; all zeros if it never was."""
         reserved = self._reserved.pop(key, None)
@@ -87,13 +91,17 @@ class Meter:
     """
 
     def __init__(self, quota: Quota) -> None:
-        self.quota = quota
         self._slots: set[str] = set()
+        self._sending: set[str] = set()
+        self._sent: deque[float] = deque()
+        self.change(quota)
+
+    def change(self, quota: Quota) -> None:
+        """Another quota from now on; what was sent of late counts against it too."""
+        self.quota = quota
         rate = quota.jobs_per_minute
         self._tokens = None if rate is None else max(1, math.floor(rate))
         self._window_s = WINDOW_S if rate is None or rate >= 1 else WINDOW_S / rate
-        self._sending: set[str] = set()
-        self._sent: deque[float] = deque()
 
     @property
     def pending(self) -> int:

@@ -207,7 +207,7 @@ class Schedule:
         for returned in event.returned:
             if not self.cancelling:
                 part = _part(chunk, returned.start, returned.stop)
-                again = replace(part, barred=(*chunk.barred, chunk.backend))
+                again = replace(part, barred=(*chunk.barred, chunk.backend), bound=False)
                 self._elsewhere(again, (returned.error_type, returned.error), actions)
 
     def _elsewhere(self, chunk: Chunk, reason: tuple[str, str], actions: list[Action]) -> None:
@@ -224,6 +224,8 @@ class Schedule:
         self._count_failure(failure, self.backends[chunk.backend], actions, mixed=True)
 
     def _may_have(self, backend: int, chunk: Chunk) -> bool:
+        if chunk.bound:
+            return backend == chunk.backend
         return backend not in chunk.barred and self.backends[backend].closed is None
 
     def _closed(self, event: Closed, actions: list[Action]) -> None:
@@ -235,16 +237,17 @@ class Schedule:
         state.reserved.clear()
         self._again.clear()
         for chunk in waiting:
-            self._elsewhere(chunk, reason, actions)
+            if chunk.bound and chunk.backend == event.backend:
+                self._start(chunk, actions)
+            else:
+                self._elsewhere(chunk, reason, actions)
         if any(backend.closed is None for backend in self.backends):
             return
         if self.total is None:
             self._stop(f"no backend takes circuits any more. The last reason: {': '.join(reason)}", actions)
             return
         while self.bound:  # their jobs are at the service all the same
-            chunk = self._bound()
-            self._enter(chunk)
-            actions.append(Start(chunk))
+            self._start(self._bound(), actions)
         for start, stop in self.kept.rest(self.next_index, self.total):
             self._give_up(Chunk(start, stop, event.backend), reason, actions)
         self.next_index = self.total
@@ -274,13 +277,19 @@ class Schedule:
             return
         if chunk.attempt < retries:
             again = replace(chunk, attempt=chunk.attempt + 1)
-            (state.reserved if chunk.memory else self._again).appendleft(again)
+            if chunk.bound and state.closed is not None:
+                self._start(again, actions)
+            else:
+                (state.reserved if chunk.memory else self._again).appendleft(again)
             return
         # A second crash: the halves are not given another try before they are halved in their turn, but a
         # circuit that stands alone is (it may only have been the neighbour of the one that kills).
         middle = (chunk.start + chunk.stop) // 2
         for start, stop in ((middle, chunk.stop), (chunk.start, middle)):
-            self._again.appendleft(_part(chunk, start, stop))
+            if chunk.bound and state.closed is not None:
+                self._start(_part(chunk, start, stop), actions)
+            else:
+                self._again.appendleft(_part(chunk, start, stop))
 
     def _shortened(self, event: Shortened) -> None:
         chunk = event.chunk
@@ -334,8 +343,7 @@ class Schedule:
             if chunk is None:
                 break
             self._turn = chunk.backend + 1
-            self._enter(chunk)
-            actions.append(Start(chunk))
+            self._start(chunk, actions)
         for backend, state in enumerate(self.backends):
             if state.wants > 0 and not state.drained:
                 state.drained = True
@@ -394,6 +402,10 @@ class Schedule:
         if ended or self.cancelling:
             self._finished = True
             actions.append(Finish())
+
+    def _start(self, chunk: Chunk, actions: list[Action]) -> None:
+        self._enter(chunk)
+        actions.append(Start(chunk))
 
     def _enter(self, chunk: Chunk) -> None:
         _next_state("planned", "start", chunk)

@@ -73,6 +73,7 @@ class Ticket:
         tag: Travels with the job; no other job anywhere has it.
         counter: Which of the desk's backends.
         client: Whose it is.
+        told: Of a twin: whose the job is that it is beside.
         cost: What is reserved for it.
         retry: See ``RetryPolicy``.
         timeout_s: See ``RunOptions.job_timeout_s``.
@@ -117,6 +118,7 @@ class Ticket:
     resend: bool = True
     job_id: str | None = None
     past: tuple[str, ...] = ()
+    told: str = ""
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)

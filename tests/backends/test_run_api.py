@@ -214,7 +214,7 @@ def test_one_job_that_cannot_be_asked_keeps_no_other_from_being_heard() -> None:
 def test_job_cannot_be_had_from_a_process_that_has_not_submitted_it() -> None:
     adapter = RunAdapter(Provider(), {})
     told = seen(adapter, "job")
-    assert told.state == "failed" and told.verdict is not None and told.verdict.what == "give up"
+    assert told.state == "lost" and told.verdict is not None and told.verdict.what == "give up"
     with pytest.raises(JobGoneError):
         adapter.fetch("job")
 

@@ -30,8 +30,12 @@ class ServiceError(Exception):
 
     def __init__(self, status: int, text: str, retry_after_s: float | None = None) -> None:
         super().__init__(text)
+        self._given = status, text, retry_after_s
         headers = {} if retry_after_s is None else {"Retry-After": f"{retry_after_s:g}"}
         self.response = SimpleNamespace(status_code=status, headers=headers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given
 
 
 class Part(NamedTuple):

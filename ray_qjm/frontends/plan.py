@@ -1,0 +1,128 @@
+"""What ``ray_qjm.plan`` says, as people read it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, fields
+from html import escape
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ray_qjm.planning.plan import BackendPlan
+
+#: A table of one backend takes less.
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task will take, before anything is paid; prints as a table.
+
+    With several backends each is planned for its share by weight; who is faster takes more in the end.
+
+    Attributes:
+        circuits: Of the task.
+        backends: One entry a backend.
+        notes: What was found out about the circuits on the way.
+    """
+
+    circuits: int
+    backends: tuple[BackendPlan, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> int:
+        """Jobs at services, in all."""
+        return sum(backend.jobs or 0 for backend in self.backends)
+
+    @property
+    def qpu_s(self) -> float | None:
+        """Estimated QPU seconds in all; ``None`` if some are unknown."""
+        known = [backend.qpu_s for backend in self.backends if backend.jobs is not None]
+        return None if not known or None in known else sum(x for x in known if x is not None)
+
+    def __str__(self) -> str:
+        """The table, and what has to be said beside it."""
+        sink = io.StringIO()
+        console = Console(file=sink, width=_WIDTH, no_color=True, highlight=False)
+        console.print(self._table())
+        for line in self._lines():
+            console.print(line, markup=False, soft_wrap=True)
+        return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()).rstrip()
+
+    def __repr__(self) -> str:
+        """The table, for a REPL."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        names = [name for name, _ in _COLUMNS]
+        head = "".join(f'<th style="text-align:right">{escape(name)}</th>' for name in names)
+        rows = "".join(
+            "<tr>"
+            + "".join(f'<td style="text-align:right">{escape(cell)}</td>' for cell in _cells(b))
+            + "</tr>"
+            for b in self.backends
+        )
+        notes = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
+        return f"<table><tr>{head}</tr>{rows}</table>{notes}"
+
+    def _table(self) -> Table:
+        title = f"{self.circuits:,} circuits, nothing submitted yet"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for name, justify in _COLUMNS:
+            table.add_column(name, justify="left" if justify == "left" else "right")
+        for backend in self.backends:
+            table.add_row(*_cells(backend))
+        return table
+
+    def _lines(self) -> list[str]:
+        found = [f"{b.name} goes beyond its budget: {b.budget}." for b in self.backends if b.budget]
+        return [*found, *self.notes]
+
+
+_COLUMNS = (
+    ("backend", "left"),
+    ("circuits", "right"),
+    ("jobs", "right"),
+    ("a job", "right"),
+    ("executions", "right"),
+    ("payload", "right"),
+    ("bound by", "left"),
+    ("submitted", "right"),
+    ("QPU", "right"),
+)
+assert len(_COLUMNS) == len(fields(BackendPlan)) - 1  # the budget has lines of its own
+
+
+def _cells(backend: BackendPlan) -> list[str]:
+    if backend.jobs is None:
+        return [backend.name, f"{backend.circuits:,}", "on workers", *[""] * 6]
+    return [
+        backend.name,
+        f"{backend.circuits:,}",
+        f"{backend.jobs:,}",
+        f"{backend.circuits_a_job:,}",
+        f"{backend.executions_a_job:,}",
+        "?" if backend.payload_bytes is None else _size(backend.payload_bytes),
+        backend.limit or "nothing",
+        _time(backend.submission_s or 0.0),
+        "?" if backend.qpu_s is None else _time(backend.qpu_s),
+    ]
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return "at once"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
