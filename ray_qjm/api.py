@@ -7,7 +7,7 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -268,7 +268,10 @@ def _check(
     schema(extra_types=source.column_types)  # a column named like one of ours is refused here
     setup = TaskSetup(
         source=source if isinstance(source, WorkerSource) else None,
-        backends=[(choice.name, choice.spec, choice.load) for choice in choices],
+        # What the user gave may hold connections; what makes it again stands beside.
+        backends=[
+            (choice.name, replace(choice.spec, backend_or_factory=None), choice.load) for choice in choices
+        ],
         transpile=options.transpile,
         seed=secrets.randbits(63) if seed is None else seed,
         shots=_shots(shots, source.count),

@@ -226,7 +226,7 @@ def _method(group: str, returns: int = 1) -> Callable[[Any], Any]:
     return decorate
 
 
-class _Grouped(DeskHost):
+class DeskActor(DeskHost):
     """Calls that wait must not keep others from being heard."""
 
     events = _method("wait")(DeskHost.events)
@@ -234,7 +234,7 @@ class _Grouped(DeskHost):
 
 
 _as_actor: Any = ray.remote(concurrency_groups={"wait": _WAITERS, "fetch": 8})  # type: ignore[call-overload]
-BackendActor: Any = _as_actor(_Grouped)
+BackendActor: Any = _as_actor(DeskActor)
 
 
 def desk_name(identity: str) -> str:

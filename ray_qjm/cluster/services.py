@@ -145,9 +145,7 @@ def _check_possible(name: str, limits: Limits, facts: Facts, *budgets: Budget | 
 def with_shadows(setup: TaskSetup, services: Mapping[int, Service]) -> TaskSetup:
     """A setup for workers that compile for services, and never see what connects to them."""
     backends = [
-        (name, replace(spec, backend_or_factory=None), ShadowOf(services[at].facts))
-        if at in services
-        else (name, spec, load)
+        (name, spec, ShadowOf(services[at].facts)) if at in services else (name, spec, load)
         for at, (name, spec, load) in enumerate(setup.backends)
     ]
     return replace(setup, backends=backends)

@@ -32,16 +32,12 @@ FAULTS = [
 ]
 
 
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
 @pytest.fixture
 def ibm(monkeypatch: pytest.MonkeyPatch) -> Iterator[IbmService]:
-    with IbmService(
-        pending_cap=PENDING,
-        queue_s=0.05,
-        run_s=0.3,
-        faults=FAULTS,
-        endings=[{"end": "failed", "chance": 0.04, "code": 1000}],
-        seed=11,
-    ) as found:
+    with IbmService(pending_cap=PENDING, queue_s=0.05, run_s=0.3, seed=11) as found:
         for name, value in found.environment().items():
             monkeypatch.setenv(name, value)
         yield found
@@ -56,17 +52,17 @@ def cluster(ibm: IbmService) -> Iterator[Any]:
 
 
 @pytest.fixture
-def driver(cluster: Any, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+def driver(cluster: Any, tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def start() -> subprocess.Popen[str]:
+    def start(module: str = "tests.faults.ibm_driver") -> subprocess.Popen[str]:
         environment = {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ADDRESS": cluster.address,
             "RAY_QJM_STATE": str(tmp_path / "state"),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.ibm_driver", str(tmp_path / "store")],
+            [sys.executable, "-m", module, str(tmp_path / "store")],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
@@ -105,7 +101,7 @@ def kill_actor() -> None:
 def _is_desk(process: psutil.Process) -> bool:
     try:
         return (
-            "_Grouped" in " ".join(process.cmdline())
+            "DeskActor" in " ".join(process.cmdline())
             and process.environ().get("QISKIT_IBM_URL", "") == (os.environ["QISKIT_IBM_URL"])
         )
     except psutil.Error:
@@ -113,9 +109,8 @@ def _is_desk(process: psutil.Process) -> bool:
 
 
 @pytest.mark.own_ray
-def test_five_thousand_circuits_with_faults_and_kills(
-    ibm: IbmService, driver: Callable[[], subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_five_thousand_circuits_with_faults_and_kills(ibm: IbmService, driver: Start, tmp_path: Path) -> None:
+    ibm.script(faults=FAULTS, endings=[{"end": "failed", "chance": 0.04, "code": 1000}])
     first = driver()
     wait_for(first, 800)
     kill_actor()
@@ -144,3 +139,19 @@ def test_five_thousand_circuits_with_faults_and_kills(
     more = Counter(state["runs"]) - Counter({str(index): 1 for index in range(COUNT)})
     assert more <= wasted
     assert sum(event["state"] == "Completed" for event in ibm.journal("state")) * 100 >= COUNT
+
+
+@pytest.mark.own_ray
+def test_objects_of_the_client_go_in_and_their_token_goes_nowhere(
+    ibm: IbmService, cluster: Any, driver: Start, tmp_path: Path
+) -> None:
+    output, _ = driver("tests.faults.ibm_objects").communicate(timeout=200)
+    said = [line for line in output.splitlines() if line.endswith("right 1")]
+    assert [line.split()[0] for line in said] == ["name", "backend", "batch", "session"], output[-4000:]
+    sessions = {event["program"]: event["session"] for event in ibm.journal("accepted")}
+    assert set(sessions) == {"executor", "sampler"} and sessions["sampler"] is not None
+
+    token = ibm.environment()["QISKIT_IBM_TOKEN"].encode()
+    places = [tmp_path / "store", tmp_path / "state", Path(cluster.head_node.get_session_dir_path()) / "logs"]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert len(files) > 10 and [path for path in files if token in path.read_bytes()] == []
