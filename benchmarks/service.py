@@ -50,12 +50,19 @@ def clock(count: int, seeds: int, console: Console) -> None:
     table = Table(title=title)
     for name in ("what binds", "faults"):
         table.add_column(name)
-    for name in ("slots full %", "fill %", "least %", "jobs", "total s", "/ minimum", "/ any cut", "polls a job"):
+    for name in (
+        "slots full %",
+        "fill %",
+        "least %",
+        "jobs",
+        "total s",
+        "/ minimum",
+        "/ any cut",
+        "polls a job",
+    ):
         table.add_column(name, justify="right")
     for at, faults in cases:
-        mine = [
-            one for (a, _, _, f), one in zip(work, outcomes, strict=True) if (a, f) == (at, faults)
-        ]
+        mine = [one for (a, _, _, f), one in zip(work, outcomes, strict=True) if (a, f) == (at, faults)]
         slots = [100 * one.slots for one in mine if one.slots is not None]
         table.add_row(
             ACCOUNTS[at].name,

@@ -123,7 +123,9 @@ def run(account: Account, circuits: int, seed: int, *, faults: bool) -> Outcome:
     wall_s = time.perf_counter() - begin
     judge_all(sim)
     if work.reasons:
-        raise AssertionError(f"{len(work.reasons)} circuits have no counts: {next(iter(work.reasons.items()))}")
+        raise AssertionError(
+            f"{len(work.reasons)} circuits have no counts: {next(iter(work.reasons.items()))}"
+        )
     service, orders = sim.services["qpu"], sim.drivers["million"].orders
     fills = sorted(_fill(account.limits, order) for order in orders)
     return Outcome(
@@ -245,7 +247,9 @@ def _looked_for(service: ScriptedService) -> Iterator[tuple[float, float]]:
                 yield lost[tag], looked[tag]
             lost.pop(tag, None)
             looked.pop(tag, None)
-            if (tag, request.at) not in made and ("no reply" in request.outcome or "gateway" in request.outcome):
+            if (tag, request.at) not in made and (
+                "no reply" in request.outcome or "gateway" in request.outcome
+            ):
                 lost[tag] = request.at
         elif request.kind == "find" and tag in lost:
             looked[tag] = request.at
@@ -254,9 +258,7 @@ def _looked_for(service: ScriptedService) -> Iterator[tuple[float, float]]:
 # The least time.
 
 
-def minimum(
-    account: Account, script: Script, circuits: int, payload_bytes: int
-) -> tuple[float, float]:
+def minimum(account: Account, script: Script, circuits: int, payload_bytes: int) -> tuple[float, float]:
     """Seconds that the best client would take: without latency, told of everything at once, all circuits compiled.
 
     It makes each job in the moment in which rate and slots allow it, which is the best there is, since no job ends

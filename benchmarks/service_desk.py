@@ -51,8 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pending", type=int, default=100, help="slots of the service (default 100)")
     parser.add_argument("--job-s", type=float, default=0.05, help="seconds that a job takes (default 0.05)")
     parser.add_argument("--chunk", type=int, default=300, help="circuits under one reference (default 300)")
-    parser.add_argument("--ahead", type=int, help="jobs that wait at the desk (default: as a task, a quarter)")
-    parser.add_argument("--profile", type=float, metavar="S", help="sample the actor's threads every S seconds")
+    parser.add_argument(
+        "--ahead", type=int, help="jobs that wait at the desk (default: as a task, a quarter)"
+    )
+    parser.add_argument(
+        "--profile", type=float, metavar="S", help="sample the actor's threads every S seconds"
+    )
 
 
 class Metered(ScriptedAdapter):
