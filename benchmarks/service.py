@@ -121,7 +121,7 @@ def main() -> None:
     real = commands.add_parser("desk", help="one desk on a real Ray, against a pool of threads")
     service_desk.add_arguments(real)
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=118)  # tables are as wide, on a terminal or not
     console.print(f"python -m benchmarks.service {' '.join(sys.argv[1:])}", highlight=False)
     console.print(f"{machine()}, load {os.getloadavg()}", highlight=False)
     if arguments.command == "clock":

@@ -133,7 +133,7 @@ def measure(arguments: argparse.Namespace, told: Callable[[Round], None]) -> lis
     rounds: list[Round] = []
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as root:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
             ahead = max(2, pending // 4) if arguments.ahead is None else arguments.ahead
             desk = OneDesk(root, pending, job_s, arguments.chunk, ahead)
             warm = circuits[: min(count, 5 * pending)]
@@ -236,6 +236,7 @@ class OneDesk:
                     for index, answers in zip(done, ray.get(references), strict=True):
                         _check(circuits[index], answers)
                     link.forget([f"{client}-{index}" for index in done])
+                    link.send()
             except BaseException as error:
                 trouble.append(error)
 
@@ -250,6 +251,7 @@ class OneDesk:
                 waiting.add(tag)
                 link.enqueue(self._job(tag, handed, pieces[handed // self._chunk]))
                 handed += 1
+            link.send()
             done: list[int] = []
             for told in news.get(timeout=60):
                 if told.state != "queued":
