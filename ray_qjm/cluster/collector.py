@@ -287,7 +287,8 @@ class StoreCollector(Collector):
             status=status.plain(),
         )
         self._opened.finish(end)
-        if end.state == "done":  # else its jobs, which the table has, may be wanted again
+        # Else the task may go on, and what its jobs have cost counts for its budget then.
+        if end.state == "done" and not status.failed:
             clear(self._opened.objects, SUBMISSIONS, FINAL)
 
     def close(self) -> None:

@@ -45,6 +45,8 @@ LINGER_S = 10.0
 #: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
 _FETCH_S = (0.5, 60.0)
 _FETCHES = 12
+#: What a job is refused with that goes beyond a budget.
+_NO_CREDIT = "NoCreditError"
 #: Rows of a chunk that no job has circuits of are tried to be made so often.
 _PACKS = 5
 #: How long the end of its thread is waited for.
@@ -390,7 +392,7 @@ class ServiceLine:
             if why_not is None:
                 self._purse.reserve(tag, cost)
         if why_not is not None:
-            self._over(sent, "refused", Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+            self._over(sent, "refused", Verdict("no credit", _NO_CREDIT, f"no credit left: {why_not}"))
             return
         pieces = [piece for piece in self._pieces.values() if _overlap(order, piece.chunk)]
         sent.chunks = {piece.chunk.start for piece in pieces}
@@ -483,7 +485,7 @@ class ServiceLine:
             why_not = self._purse.why_not(Cost())
         sent = self._sent.get(self._tags.get(tag, -1))
         if why_not is not None and sent is not None and sent.state not in FINAL:
-            self._link.cancel([tag], Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+            self._link.cancel([tag], Verdict("no credit", _NO_CREDIT, f"no credit left: {why_not}"))
 
     def _withdraw(self, start: int, stop: int) -> None:
         gone = Ranges([(start, stop)])
@@ -668,8 +670,8 @@ class ServiceLine:
     def _close_backend(self, verdict: Verdict) -> None:
         """Nothing more goes there. What waits for a permit comes back, unless it only can't be paid any more."""
         self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
-        if verdict.what == "no credit":
-            return  # those that wait have what they cost reserved
+        if verdict.error_type == _NO_CREDIT:
+            return  # a budget of the user's: those that wait are within it, or will be refused for themselves
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
         self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))
 

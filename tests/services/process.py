@@ -113,7 +113,11 @@ class _Hosted:
 
     def begin(self, script: Script) -> None:
         """Behave so, from the first request on."""
-        self._service.__init__(self._now, script)  # type: ignore[misc]
+        with self._lock:
+            self._ahead_s = 0.0
+            self._outcomes.clear()
+            self._senders.clear()
+            self._service.__init__(self._now, script)  # type: ignore[misc]
 
     def change(self, fields: Mapping[str, Any]) -> None:
         """Behave otherwise from now on."""
