@@ -7,7 +7,7 @@ job at a time. When the last cell of a chunk is over, the chunk is: its rows can
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ray_qjm.errors import InvalidTransitionError
@@ -22,6 +22,8 @@ from ray_qjm.planning.verdicts import Verdict
 #: are halved don't count, and a circuit that fails alone counts for two. Halving a job of 10,000 circuits of which each
 #: is refused would submit 20,000 jobs; but ten jobs in a row may fail for one broken circuit in each of them.
 BREAKS_AFTER = 10
+#: After so many jobs that failed in a row, halved ones included, no new ones go until one has succeeded.
+WAITS_AFTER = 3
 #: Slices that come of cutting others are numbered from here on: no circuit has so many from the start.
 FRESH = 2**20
 
@@ -113,6 +115,7 @@ class Assembly:
         self._ended: set[int] = set()
         self._slices = FRESH
         self._failed_in_a_row = 0
+        self._streak = 0
         #: Parts of jobs that failed, and the job that is being followed down to the circuit at fault. While none
         #: succeeds one is followed at a time: all may be broken.
         self._held: list[Order] = []
@@ -163,13 +166,13 @@ class Assembly:
 
     def flush(self) -> list[Act]:
         """Nothing more will come for now: what waits goes as it is."""
-        return [self._submit(order) for order in self._packer.flush()]
+        return list(self._offer(self._packer.flush()))
 
     def done(self, number: int) -> list[Act]:
         """A job has its result."""
         order = self._leave(number)
         self._ended.add(number)
-        self._failed_in_a_row = 0
+        self._failed_in_a_row = self._streak = 0
         self._succeeded = True
         self._hunted = None
         held, self._held = self._held, []
@@ -187,6 +190,7 @@ class Assembly:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
         order = self._leave(number)
         acts: list[Act] = []
+        self._streak += 1
         halved = verdict.what == "split job" and order.circuits > 1
         if verdict.what not in ("cancelled", "no credit") and order not in self._adopted and not halved:
             self._failed_in_a_row += 2 if verdict.what == "split job" else 1
@@ -230,6 +234,14 @@ class Assembly:
         elif self._hunted == number:
             self._hunted = None
 
+    def _offer(self, orders: Iterable[Order]) -> Iterator[Submit]:
+        """Jobs that were just packed: they wait while all that was sent fails, and one job is followed to its end."""
+        for order in orders:
+            if self._hunted is not None and self._streak >= WAITS_AFTER:
+                self._held.insert(0, order)
+            else:
+                yield self._submit(order)
+
     def _submit(self, order: Order) -> Submit:
         self._orders[order.number] = order
         return Submit(order)
@@ -243,7 +255,7 @@ class Assembly:
             count = len(self._packer.slices(shots))
             piece.left += count
             first = 0 if new else self._fresh(count)
-            yield from map(self._submit, self._packer.add(circuit, shots, size, first))
+            yield from self._offer(self._packer.add(circuit, shots, size, first))
         else:
             reason = f"it takes {size} bytes, and a job may have {self._packer.limits.max_payload_bytes}"
             verdict = Verdict("give up", "PayloadTooLargeError", reason)
