@@ -362,8 +362,13 @@ class Schedule:
         return state.wants if state.service else self.prefetch * state.slots - state.in_flight
 
     def _load(self, backend: int) -> float:
+        """Who gets the next chunk, of those with room: the lowest."""
         state = self.backends[backend]
-        return state.in_flight / ((state.in_flight + self._room(backend)) * state.weight)
+        if not state.service:
+            return state.in_flight / ((state.in_flight + self._room(backend)) * state.weight)
+        # What a service has pending says how long its queue is, not how much it should have: its share does.
+        taken = [s.done + s.failed + s.circuits_in_flight for s in self.backends]
+        return taken[backend] / (max(1, sum(taken)) * state.weight)
 
     def _next_chunk(self, backend: int) -> Chunk | None:
         state = self.backends[backend]
