@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from ray_qjm import Quota
 from ray_qjm.cluster.backend_actor import Patience
+from ray_qjm.cluster.desk_state import VARIABLE
 from tests.faults.conftest import ROOT
 from tests.faults.service_driver import Errand
 from tests.faults.service_drivers import World, check_nothing_twice, world
