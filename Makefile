@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types format constraints clean
+.PHONY: help demo test test-providers lint types format constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,23 +28,36 @@ CONSTRAINTS := constraints/$(VERSION).txt
 # The version is in the name: another interpreter means another environment.
 STAMP := $(VENV)/.installed-$(VERSION)
 
+# Providers of other people's have needs of their own, which must not decide what the project is tested with.
+PROVIDERS_VENV := .venv-providers
+PROVIDERS_STAMP := $(PROVIDERS_VENV)/.installed-$(VERSION)
+PROVIDERS := tests/providers/requirements.txt
+
 help:
-	@echo "make demo         run a few thousand circuits on Aer, with a live bar and a report"
-	@echo "make test         lint, types, then all tests and doctests"
-	@echo "make lint         ruff: rules and format"
-	@echo "make types        mypy, strict"
-	@echo "make format       let ruff mend what it can"
-	@echo "make constraints  pin today's releases for every supported Python"
-	@echo "make clean        remove .venv, caches and builds"
+	@echo "make demo            run a few thousand circuits on Aer, with a live bar and a report"
+	@echo "make test            lint, types, then all tests and doctests"
+	@echo "make test-providers  circuits on backends of other packages, in an environment of their own"
+	@echo "make lint            ruff: rules and format"
+	@echo "make types           mypy, strict"
+	@echo "make format          let ruff mend what it can"
+	@echo "make constraints     pin today's releases for every supported Python"
+	@echo "make clean           remove .venv, caches and builds"
+
+# $(call install,environment,what pip installs there)
+define install
+	@echo "Setting up $(1) with $(PYTHON) ($(VERSION)): minutes the first time, then never again."
+	@test -x $(1)/bin/python && test "$$(sh scripts/find_python.sh --version $(1)/bin/python)" = "$(VERSION)" \
+		|| "$(PYTHON)" -m venv --clear $(1)
+	@rm -f $(1)/.installed-*
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) $(2)
+	@touch $@
+endef
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
-	@echo "Setting up $(VENV) with $(PYTHON) ($(VERSION)): minutes the first time, then never again."
-	@test -x $(BIN)/python && test "$$(sh scripts/find_python.sh --version $(BIN)/python)" = "$(VERSION)" \
-		|| "$(PYTHON)" -m venv --clear $(VENV)
-	@rm -f $(VENV)/.installed-*
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint $(CONSTRAINTS) --editable ".[dev]"
-	@touch $@
+	$(call install,$(VENV),--editable ".[dev]")
+
+$(PROVIDERS_STAMP): pyproject.toml $(CONSTRAINTS) $(PROVIDERS)
+	$(call install,$(PROVIDERS_VENV),--editable . hypothesis pytest pytest-timeout --requirement $(PROVIDERS))
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -59,6 +72,9 @@ types: $(STAMP)
 test: lint types
 	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
+test-providers: $(PROVIDERS_STAMP)
+	RAY_USAGE_STATS_ENABLED=0 $(PROVIDERS_VENV)/bin/python -m pytest tests/providers
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -67,5 +83,5 @@ constraints:
 	sh scripts/constraints.sh
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PROVIDERS_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,7 +7,7 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -220,7 +220,7 @@ def plan(
     _view(progress)
     call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
     durable = Durable(store, version, retry_failed)
-    services = open_services(call.choices, call.options)
+    services = open_services(call.choices, call.options, memory=call.setup.memory)
     try:
         check_budget(call.options, call.setup.shots, services)
         number, plans, notes = forecast(
@@ -268,7 +268,10 @@ def _check(
     schema(extra_types=source.column_types)  # a column named like one of ours is refused here
     setup = TaskSetup(
         source=source if isinstance(source, WorkerSource) else None,
-        backends=[(choice.name, choice.spec, choice.load) for choice in choices],
+        # What the user gave may hold connections; what makes it again stands beside.
+        backends=[
+            (choice.name, replace(choice.spec, backend_or_factory=None), choice.load) for choice in choices
+        ],
         transpile=options.transpile,
         seed=secrets.randbits(63) if seed is None else seed,
         shots=_shots(shots, source.count),
@@ -281,7 +284,7 @@ def _check(
 
 def _submit(call: _Call, name: str | None, durable: Durable, shown: View) -> Task:
     source, choices, setup, options, info = call.source, call.choices, call.setup, call.options, call.info
-    services = open_services(choices, options)
+    services = open_services(choices, options, memory=setup.memory)
     try:
         check_budget(options, setup.shots, services)
         setup = with_shadows(setup, services)

@@ -25,7 +25,8 @@ def shared_ray() -> Iterator[None]:
     """One Ray for all tests that can share it: two CPUs, no dashboard, token authentication as Ray has it."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # "local": another Ray on this machine, of another run of these tests say, is left alone.
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from qiskit import QuantumCircuit
@@ -45,16 +46,22 @@ def read_answer(answer: Any, name: str, *, memory: bool) -> Answer:
     Raises:
         BackendResultError: It has no counts.
     """
-    status = str(getattr(answer, "status", ""))
+    status = str(getattr(answer, "status", None) or "")
     if not answer.success:
         raise BackendResultError(status or f"{name} says that it failed, without a reason")
     counts = getattr(answer.data, "counts", None)
     if not counts:
         raise BackendResultError(f"{name} gave no counts (status {status!r})")
     shots = getattr(answer.data, "memory", None) if memory else None
-    return Answer(
-        _as_hex(counts), None if shots is None else [_hex(shot) for shot in shots], told_seed(answer)
-    )
+    bits = None
+    texts = [outcome for outcome in counts if outcome[:2] != "0x"]
+    if shots is not None:
+        texts += [outcome for outcome in shots if outcome[:2] != "0x"]
+    if texts or set(map(type, counts.values())) != {int}:
+        # Qiskit's Result takes bit strings too, and some backends give them.
+        bits, counts = _bits(texts, name), _as_hex(counts, name)
+        shots = None if shots is None else [_hex(shot) for shot in shots]
+    return Answer(counts, None if shots is None else list(shots), told_seed(answer), bits=bits)
 
 
 def counted(row: Row, answer: Answer, *, seed: int | None = None) -> Row:
@@ -70,6 +77,7 @@ def counted(row: Row, answer: Answer, *, seed: int | None = None) -> Row:
     """
     if answer.counts is None:
         raise BackendResultError(answer.error or f"{row.backend} gave no counts")
+    check_bits(row, answer)
     shots = sum(answer.counts.values())
     if shots > row.shots_requested:
         raise BackendResultError(f"{row.backend} gave {shots} shots, {row.shots_requested} were asked for")
@@ -84,19 +92,58 @@ def counted(row: Row, answer: Answer, *, seed: int | None = None) -> Row:
     return row
 
 
+def check_bits(row: Row, answer: Answer) -> None:
+    """Check that outcomes which came as bit strings have a bit for each clbit: else nobody knows which is which.
+
+    Raises:
+        BackendResultError: They haven't.
+    """
+    if answer.bits is not None and answer.bits != row.clbits:
+        raise BackendResultError(
+            f"{row.backend} gave outcomes of {answer.bits} bits for a circuit of {row.clbits} clbits"
+        )
+
+
 def told_seed(answer: Any) -> int | None:
     """The seed that a simulator says it has used."""
     seed = getattr(answer, "seed_simulator", None)
     if seed is None:
         seed = getattr(answer, "seed", None)
-    return seed if isinstance(seed, int) and 0 <= seed < 2**64 else None
+    return int(seed) if isinstance(seed, Integral) and 0 <= int(seed) < 2**64 else None
 
 
-def _as_hex(counts: Mapping[str, int]) -> Mapping[str, int]:
-    """Counts by hexadecimal outcome. Qiskit's ``Result`` takes bit strings too, and some backends give them."""
-    if next(iter(counts)).startswith("0x"):
-        return counts
-    return {_hex(key): count for key, count in counts.items()}
+def seed_option(known: Collection[str], run_options: Mapping[str, Any]) -> str | None:
+    """What a backend calls the option for the seed of a simulation.
+
+    Args:
+        known: Names of its options.
+        run_options: What the user sets: a seed of his own stays.
+
+    Returns:
+        The name; ``None``: it has none.
+    """
+    if "seed_simulator" in known:
+        return "seed_simulator"
+    return "seed" if "seed" in known and "seed" not in run_options else None
+
+
+def _as_hex(counts: Mapping[str, Any], name: str) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for key, count in counts.items():
+        if count != int(count):
+            raise BackendResultError(f"{name} gave {count} for outcome {key!r}, which is no number of shots")
+        found[_hex(key)] = int(count)
+    if len(found) < len(counts):
+        raise BackendResultError(f"{name} gave an outcome twice")
+    return found
+
+
+def _bits(texts: Sequence[str], name: str) -> int | None:
+    """How long bit strings are; ``None`` for binary numbers, which don't tell their leading zeros."""
+    lengths = {len(text.replace(" ", "")) for text in texts if not text.startswith("0b")}
+    if len(lengths) > 1:
+        raise BackendResultError(f"{name} gave outcomes of different lengths")
+    return lengths.pop() if lengths else None
 
 
 def _hex(outcome: str) -> str:

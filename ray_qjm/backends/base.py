@@ -46,12 +46,14 @@ class Answer:
         memory: Outcomes in shot order, if they were asked for.
         seed: Seed of the simulator, if the backend tells one.
         error: Why there are no counts.
+        bits: How many bits its outcomes were written with; ``None``: they were numbers.
     """
 
     counts: Mapping[str, int] | None = None
     memory: Sequence[str] | None = None
     seed: int | None = None
     error: str | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Facts:
         limits: Of one job, as the backend tells them.
         mixed: Whether a job may hold circuits with different numbers of shots.
         samples: Whether circuits travel as PUBs: then loose clbits get a register for the way.
+        memory: Whether single shots can be had.
         stages: Transpiler stages of the provider's own, by their names in ``generate_preset_pass_manager``.
         tagged: Whether jobs can be found by their tag after a lost reply.
         recalled: Whether a job can be had by its id from another process.
@@ -77,6 +80,7 @@ class Facts:
     limits: Limits = field(default_factory=Limits)
     mixed: bool = False
     samples: bool = False
+    memory: bool = True
     stages: Mapping[str, str] = field(default_factory=dict)
     tagged: bool = False
     recalled: bool = False

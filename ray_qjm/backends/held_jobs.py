@@ -30,7 +30,10 @@ class HeldJobs:
 
     def add(self, job: Any) -> str:
         """Keep a job and return its id."""
-        own = str(job.job_id() or secrets.token_hex(8))
+        try:
+            own = str(job.job_id() or secrets.token_hex(8))
+        except Exception:  # it was accepted all the same, and is held here
+            own = secrets.token_hex(8)
         with self._lock:
             uses = self._uses[own] = self._uses.get(own, 0) + 1
             job_id = own if uses == 1 else f"{own}{_NUMBERED}{uses}"

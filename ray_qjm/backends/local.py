@@ -12,7 +12,7 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 
-from ray_qjm.backends.answers import Registers, counted, read_answer, told_seed
+from ray_qjm.backends.answers import Registers, counted, read_answer, seed_option, told_seed
 from ray_qjm.errors import BackendResultError, RayQjmError
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.results.counts import Row, fault
@@ -59,7 +59,7 @@ class LocalBackend:
         self.run_options = dict(run_options)
         self._memory = memory
         self._base = base
-        self._takes_seed = "seed_simulator" in set(backend.options)
+        self._seed = seed_option(set(backend.options), run_options)
         # Set once the backend was seen to seed the circuits of a list in another way than Aer does.
         self._one_by_one = False
         self._registers = Registers()
@@ -108,7 +108,7 @@ class LocalBackend:
             middle = len(group) // 2
             return self._run(group[:middle]) + self._run(group[middle:])
         seeds = [told_seed(answer) for answer in answers]
-        if len(group) > 1 and self._takes_seed and self._wrong(group, seeds):
+        if len(group) > 1 and self._seed is not None and self._wrong(group, answers, seeds):
             self._one_by_one = True
             return [row for circuit in group for row in self._run([circuit])]
         return [self._row(*each) for each in zip(group, answers, seeds, strict=True)]
@@ -117,8 +117,8 @@ class LocalBackend:
         options = {**self.run_options, "shots": group[0].shots}
         if self._memory:
             options["memory"] = True
-        if self._takes_seed:
-            options["seed_simulator"] = simulator_seed(self._base, group[0].index)
+        if self._seed is not None:
+            options[self._seed] = simulator_seed(self._base, group[0].index)
         result = self.backend.run([circuit.circuit for circuit in group], **options).result()
         answers: list[Any] = list(result.results)
         if len(answers) != len(group):
@@ -128,11 +128,12 @@ class LocalBackend:
             )
         return answers
 
-    def _wrong(self, group: Sequence[Ready], seeds: Sequence[int | None]) -> bool:
-        """Whether a told seed is not the one that the circuit's row number asks for."""
+    def _wrong(self, group: Sequence[Ready], answers: Sequence[Any], seeds: Sequence[int | None]) -> bool:
+        """Whether a seed is not the one that the circuit's row number asks for, or nobody knows which it was."""
         return any(
-            seed is not None and seed != simulator_seed(self._base, circuit.index)
-            for circuit, seed in zip(group, seeds, strict=True)
+            seed != simulator_seed(self._base, circuit.index)
+            for circuit, answer, seed in zip(group, answers, seeds, strict=True)
+            if seed is not None or getattr(answer, "success", False)
         )
 
     def _row(self, circuit: Ready, answer: Any, seed: int | None) -> Row:

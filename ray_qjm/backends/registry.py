@@ -167,7 +167,7 @@ class MakeAdapter:
         made = self.load()
         if isinstance(made, BackendV2):
             check_options(made, self.name, self.run_options, memory=False)
-            return RunAdapter(made, self.run_options)
+            return RunAdapter(made, self.run_options, seeds_apart=is_simulator(made))
         if isinstance(made, BaseSamplerV2):
             return SamplerAdapter(made, self.name)
         if isinstance(made, Adapter):
@@ -330,7 +330,7 @@ def _fakes() -> dict[str, str]:
 
 def lost_operations(choice: Choice, facts: Facts) -> list[str]:
     """Operations of a backend's target that are missing where its jobs are submitted, where the driver has both."""
-    if not isinstance(choice.backend, BackendV2):
+    if not isinstance(choice.backend, BackendV2) or choice.backend.target is None:
         return []
     there = set() if facts.target is None else set(facts.target.operation_names)
     return sorted(set(choice.backend.target.operation_names) - there)

@@ -7,24 +7,24 @@ from typing import Any
 
 from qiskit.providers import JobStatus
 
-from ray_qjm.backends.answers import read_answer
+from ray_qjm.backends.answers import read_answer, seed_option
 from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
 from ray_qjm.backends.held_jobs import HeldJobs
 from ray_qjm.errors import BackendResultError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
-from ray_qjm.planning.verdicts import Verdict
+from ray_qjm.planning.verdicts import TRANSIENT, Verdict
 
-_STATES: dict[str, str] = {
-    "initializing": "submitted",
-    "queued": "submitted",
-    "validating": "submitted",
-    "running": "running",
-    "cancelled": "cancelled",
-    "done": "done",
-    "error": "failed",
+#: What providers call the states of their jobs; ``JobStatus`` is only one of their vocabularies.
+_WORDS: dict[str, str] = {
+    "submitted": "initializing initialized queued validating submitted created pending waiting scheduled accepted",
+    "running": "running executing in_progress processing started active",
+    "cancelled": "cancelled canceled aborted",
+    "done": "done completed complete finished success succeeded successful",
+    "failed": "error failed failure errored rejected",
 }
+_STATES: dict[str, str] = {name: state for state, names in _WORDS.items() for name in names.split()}
 
 
 class RunAdapter:
@@ -36,64 +36,101 @@ class RunAdapter:
     Args:
         backend: A ``BackendV2``.
         run_options: Further arguments of its ``run``.
+        seeds_apart: Whether it makes another seed for each circuit of a list out of the one that it is given.
+            Where nobody knows, lists get no seed: equal circuits would have equal counts.
     """
 
-    def __init__(self, backend: Any, run_options: Mapping[str, Any]) -> None:
+    def __init__(self, backend: Any, run_options: Mapping[str, Any], *, seeds_apart: bool = False) -> None:
         self._backend = backend
+        self._name = str(backend.name or type(backend).__name__)
         self._run_options = dict(run_options)
         self._options = set(backend.options)
+        self._seed = seed_option(self._options, run_options)
+        self._seeds_apart = seeds_apart
         recall = getattr(backend, "retrieve_job", None)
         self._recall = recall if callable(recall) else None
-        self._jobs = HeldJobs(str(backend.name), self._recall)
+        self._jobs = HeldJobs(self._name, self._recall)
+        self._sizes: dict[str, int] = {}
+        #: Results of jobs that were seen to be done, until they are forgotten.
+        self._answers: dict[str, list[Answer]] = {}
 
     def facts(self) -> Facts:
         """See ``Adapter``."""
         most = self._backend.max_circuits
         return Facts(
-            name=str(self._backend.name),
+            name=self._name,
             target=self._backend.target,
-            limits=Limits(max_circuits=None if most is None else int(most)),
+            limits=Limits(max_circuits=int(most) if most else None),
             stages=stages_of(self._backend),
+            memory="memory" in self._options,
             recalled=self._recall is not None,
         )
 
     def submit(self, job: Submission) -> str:
         """See ``Adapter``."""
         options = {**self._run_options, "shots": job.shots[0]}
-        if job.memory:
+        if job.memory and "memory" in self._options:
             options["memory"] = True
-        if job.seed is not None and "seed_simulator" in self._options:
-            options["seed_simulator"] = job.seed
-        return self._jobs.add(self._backend.run(list(job.circuits), **options))
+        if self._seed is not None and job.seed is not None and (self._seeds_apart or len(job.circuits) == 1):
+            options[self._seed] = job.seed
+        job_id = self._jobs.add(self._backend.run(list(job.circuits), **options))
+        self._sizes[job_id] = len(job.circuits)
+        return job_id
 
     def find(self, tag: str) -> list[str] | None:
         """See ``Adapter``."""
         return None
 
     def status(self, job_ids: Sequence[str]) -> Mapping[str, Seen]:
-        """See ``Adapter``; a request a job, as there is no other way."""
-        return {job_id: self._seen(job_id) for job_id in job_ids}
+        """See ``Adapter``; a request a job, as there is no other way.
+
+        Raises:
+            Exception: Of the network, if nothing can be asked at all.
+        """
+        found: dict[str, Seen] = {}
+        silent = None
+        for job_id in job_ids:
+            try:
+                found[job_id] = self._seen(job_id)
+            except Exception as error:  # what is wrong with one job says nothing of the others
+                if judge(error, "give up").what in (*TRANSIENT, "unknown"):
+                    silent = error
+                else:
+                    found[job_id] = _odd(job_id, f"the question how it is raises {_named(error)}")
+        if silent is not None and not found:
+            raise silent
+        # No news of the others: a job is where it was, and isn't missing.
+        return {job_id: found.get(job_id, Seen("submitted")) for job_id in job_ids}
 
     def fetch(self, job_id: str) -> list[Answer]:
-        """See ``Adapter``: an answer a circuit, in the order of the submission."""
-        result = self._jobs.get(job_id).result()
-        answers = []
-        for answer in result.results:
-            try:
-                answers.append(read_answer(answer, str(self._backend.name), memory=True))
-            except BackendResultError as error:
-                answers.append(Answer(error=str(error)))
-            except Exception as error:  # whatever a strange answer makes of attribute and key look-ups
-                answers.append(Answer(error=f"{type(error).__name__}: {error}"))
-        return answers
+        """See ``Adapter``: an answer a circuit, in the order of the submission.
+
+        Raises:
+            BackendResultError: There are more or fewer than circuits were submitted.
+            Exception: Whatever the job raises.
+        """
+        known = self._answers.get(job_id)
+        return self._result(job_id, self._jobs.get(job_id)) if known is None else known
 
     def forget(self, job_id: str) -> None:
         """See ``Adapter``."""
         self._jobs.drop(job_id)
+        self._sizes.pop(job_id, None)
+        self._answers.pop(job_id, None)
 
     def cancel(self, job_id: str) -> None:
-        """See ``Adapter``."""
-        self._jobs.get(job_id).cancel()
+        """See ``Adapter``.
+
+        Raises:
+            RuntimeError: The job answers that it isn't cancelled; it may be later.
+            Exception: Whatever else it raises.
+        """
+        try:
+            answer = self._jobs.get(job_id).cancel()
+        except NotImplementedError:
+            return  # it goes on to its end, however often it is asked
+        if answer is False:
+            raise RuntimeError(f"job {job_id} of {self._name} can't be cancelled now")
 
     def classify(self, error: BaseException) -> Verdict:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
@@ -105,28 +142,51 @@ class RunAdapter:
         except JobGoneError as error:
             return Seen("lost", Verdict("give up", "JobLostError", str(error)))
         status = job.status()
-        state = _STATES.get(status.name.lower() if isinstance(status, JobStatus) else str(status).lower())
-        facts = _queue(job) if state == "submitted" else {}
-        if state != "failed":
-            return Seen(state, facts=facts)
-        try:
-            result = job.result()
-        except Exception as error:
-            return Seen("failed", self.classify_failure(job, error))
-        # Some call a job failed of which one circuit has: the others have their counts.
-        if any(answer.success for answer in result.results):
-            return Seen("done")
-        return Seen(
-            "failed", Verdict("split job", "JobFailedError", str(getattr(result, "status", "it failed")))
-        )
+        state = _state_of(status)
+        if state in ("done", "failed"):
+            return self._ended(job_id, job, state)
+        if state is None:
+            return _odd(job_id, f"nobody knows what its status {status!r} means")
+        return Seen(state, facts=_queue(job) if state == "submitted" else {})
 
-    def classify_failure(self, job: Any, error: BaseException) -> Verdict:
+    def _ended(self, job_id: str, job: Any, state: str) -> Seen:
+        """A job that is over: whether it has given anything is for its result to say."""
+        try:
+            answers = self._result(job_id, job)
+        except Exception as error:
+            verdict = self._why_failed(job, error)
+            # What has come to a good end is asked for its result again, and not run again.
+            return Seen("done") if state == "done" and verdict.what in TRANSIENT else Seen("failed", verdict)
+        # Some call a job failed of which one circuit has: the others have their counts.
+        if state == "done" or any(answer.counts is not None for answer in answers):
+            self._answers[job_id] = answers
+            return Seen("done")
+        reason = _told(job) or next((answer.error for answer in answers if answer.error), "it failed")
+        return Seen("failed", Verdict("split job", "JobFailedError", reason))
+
+    def _result(self, job_id: str, job: Any) -> list[Answer]:
+        result = job.result()
+        given = list(getattr(result, "results", None) or ())
+        size = self._sizes.get(job_id, len(given))
+        if len(given) != size:
+            status = getattr(result, "status", None)
+            said = "" if status is None else f" (status {str(status)!r})"
+            raise BackendResultError(f"{self._name} gave {len(given)} results for {size} circuits{said}")
+        return [self._answer(answer) for answer in given]
+
+    def _answer(self, answer: Any) -> Answer:
+        try:
+            return read_answer(answer, self._name, memory=True)
+        except BackendResultError as error:
+            return Answer(error=str(error))
+        except Exception as error:  # whatever a strange answer makes of attribute and key look-ups
+            return Answer(error=f"{type(error).__name__}: {error}")
+
+    def _why_failed(self, job: Any, error: Exception) -> Verdict:
         """What the error of a job that was accepted means: it is over, and nothing of it is unknown."""
-        told = getattr(job, "error_message", None)
-        text = told() if callable(told) else None
         verdict = judge(error, "split job")
         what = "again" if verdict.what == "unknown" else verdict.what
-        return Verdict(what, verdict.error_type, str(text) if text else words(error), verdict.retry_after_s)
+        return Verdict(what, verdict.error_type, _told(job) or words(error), verdict.retry_after_s)
 
 
 def stages_of(backend: Any) -> dict[str, str]:
@@ -137,6 +197,35 @@ def stages_of(backend: Any) -> dict[str, str]:
         if callable(name):
             found[f"{stage}_method"] = str(name())
     return found
+
+
+def _state_of(status: Any) -> str | None:
+    """What a job's status means, be it a ``JobStatus``, a member of another enumeration or a text."""
+    if not isinstance(status, JobStatus):
+        status = getattr(status, "name", status)
+        known = {str(member.value): member for member in JobStatus}
+        status = known.get(str(status), status)
+    name = str(getattr(status, "name", status)).rpartition(".")[2]
+    return _STATES.get(name.strip().lower().replace(" ", "_").replace("-", "_"))
+
+
+def _odd(job_id: str, why: str) -> Seen:
+    """Nothing can be said of a job; should that last, it is lost."""
+    return Seen(None, Verdict("give up", "JobLostError", f"job {job_id} can't be followed: {why}"))
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {words(error)}"
+
+
+def _told(job: Any) -> str | None:
+    """Why a job failed, if its provider has words for it; none has to."""
+    message = getattr(job, "error_message", None)
+    try:
+        told = message() if callable(message) else message
+    except Exception:
+        return None
+    return str(told) if told else None
 
 
 def _queue(job: Any) -> dict[str, Any]:

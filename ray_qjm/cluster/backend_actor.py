@@ -14,9 +14,9 @@ import ray
 
 from ray_qjm.backends.base import Adapter, Facts, FetchFailed, Submission
 from ray_qjm.backends.desk import CLIENT_S, Client, Desk, Request, Told
-from ray_qjm.circuits.payload import decode
 from ray_qjm.cluster.desk_state import LEASE_S, DeskState
 from ray_qjm.cluster.messages import StoreSetup
+from ray_qjm.cluster.pieces import Pieces
 from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.orders import Run
@@ -31,6 +31,8 @@ NAMESPACE = "ray_qjm"
 PROTOCOL = 2
 #: Drivers that can wait for news at once.
 _WAITERS = 64
+
+_pieces = Pieces(ray.get)
 
 #: Below a task's store: what was submitted, in a folder an epoch.
 SUBMISSIONS = "submissions"
@@ -71,7 +73,7 @@ class JobMessage:
     """A job that a driver wants submitted, on its way to the actor.
 
     Attributes:
-        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note`` and ``job_id``.
+        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note``, ``job_id`` and ``past``.
         counter: Which backend.
         runs: The circuits.
         pieces: Rows ``[start, stop)`` and a list with the reference to their circuits: in a list, so that Ray
@@ -91,6 +93,7 @@ class JobMessage:
     memory: bool = False
     seed: int | None = None
     job_id: str | None = None
+    past: tuple[str, ...] = ()
 
     def request(self) -> Request:
         """For the desk."""
@@ -103,12 +106,15 @@ class JobMessage:
             self.note,
             self._submission if self.pieces else None,
             self.job_id,
+            self.past,
         )
 
     def _submission(self) -> Submission:
         circuits: dict[int, Any] = {}
         for start, stop, reference in self.pieces:
-            circuits.update(zip(range(start, stop), decode(ray.get(reference[0])), strict=True))
+            mine = sum(max(0, min(run.stop, stop) - max(run.start, start)) for run in self.runs)
+            found = _pieces.circuits(reference[0], keep=mine < stop - start)
+            circuits.update(zip(range(start, stop), found, strict=True))
         cells = [(circuits[index], run.shots) for run in self.runs for index in range(run.start, run.stop)]
         return Submission(
             [circuit for circuit, _ in cells], [shots for _, shots in cells], self.tag, self.memory, self.seed
@@ -224,7 +230,7 @@ def _method(group: str, returns: int = 1) -> Callable[[Any], Any]:
     return decorate
 
 
-class _Grouped(DeskHost):
+class DeskActor(DeskHost):
     """Calls that wait must not keep others from being heard."""
 
     events = _method("wait")(DeskHost.events)
@@ -232,7 +238,7 @@ class _Grouped(DeskHost):
 
 
 _as_actor: Any = ray.remote(concurrency_groups={"wait": _WAITERS, "fetch": 8})  # type: ignore[call-overload]
-BackendActor: Any = _as_actor(_Grouped)
+BackendActor: Any = _as_actor(DeskActor)
 
 
 def desk_name(identity: str) -> str:

@@ -90,8 +90,9 @@ def earlier_jobs(
         if backend is None:
             missing.setdefault(entry["backend"], []).append(entry["job_id"] or tag)
             continue
-        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt")}
-        job = OpenJob(tag, runs[tag], awaited, entry["job_id"], note, noted)
+        note = {name: entry[name] for name in ("task", "backend", "runs", "attempt", "session")}
+        past = tuple(entry.get("past") or ())
+        job = OpenJob(tag, runs[tag], awaited, entry["job_id"], past, note, noted)
         found.setdefault(backend, []).append(job)
     for name, ids in missing.items():
         raise InvalidInputError(
@@ -106,11 +107,8 @@ def _past(entry: Mapping[str, Any]) -> Past | None:
     """A job that may have results which count."""
     if entry.get("beside") or (entry["state"] in FINAL and entry["state"] not in ("done", "lost")):
         return None
-    # Tags begin with their task and its epoch, see ``services.make_lines``.
-    session = entry["tag"].removeprefix(f"{entry['task']}-e").partition("-")[0]
-    return Past(
-        entry["tag"], int(session), tuple(Run(*run) for run in entry["runs"]), entry["job_id"] is not None
-    )
+    runs = tuple(Run(*run) for run in entry["runs"])
+    return Past(entry["tag"], entry["backend"], entry["session"], runs, entry["job_id"] is not None)
 
 
 def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:

@@ -36,6 +36,8 @@ from ray_qjm.planning.tickets import FINAL
 from ray_qjm.planning.verdicts import Verdict
 from ray_qjm.results.jobs import Job
 
+#: Messages to the desk are gathered while more is to do, but for so many turns at most.
+TURNS = 32
 #: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
 AHEAD = 2
 #: A job that isn't full goes after so many seconds in which no circuit came: the source may wait for its results.
@@ -76,6 +78,8 @@ class _Sent:
     #: Its result: a reference, or why there is none.
     raw: Any = None
     answers: Any = None
+    #: Whether ``answers`` is there: its result was fetched and read.
+    read: bool = False
     fetches: int = 0
     position: int | None = None
     eta_s: float | None = None
@@ -98,6 +102,7 @@ class OpenJob:
         runs: All that it runs.
         awaited: The circuits of these that have no rows, as ranges.
         job_id: As the service calls it, if known.
+        past: Ids of other jobs with its tag, which ended without a result.
         note: What its journal said of it.
         noted: Whether it is in the store's table of jobs.
     """
@@ -106,6 +111,7 @@ class OpenJob:
     runs: tuple[Run, ...]
     awaited: tuple[tuple[int, int], ...]
     job_id: str | None
+    past: tuple[str, ...]
     note: Mapping[str, Any]
     noted: bool = False
 
@@ -121,6 +127,7 @@ class LineSetup:
         account: Whose quota it uses.
         prefix: Leads the tags of its jobs: unique for each session of a task.
         task_id: Of the task.
+        session: Number of this session of it.
         retry: See ``RetryPolicy``.
         job_timeout_s: See ``RunOptions``.
         memory: Whether single shots are wanted.
@@ -135,6 +142,7 @@ class LineSetup:
     account: str
     prefix: str
     task_id: str
+    session: int
     retry: RetryPolicy
     job_timeout_s: float | None
     memory: bool
@@ -186,6 +194,8 @@ class ServiceLine:
         #: Why nothing more comes from here.
         self._over_with: Outcome | BaseException | None = None
         self._quiet_since = math.inf
+        #: Chunks that are over, some of whose jobs haven't been read.
+        self._whole: list[Whole] = []
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {setup.name}", daemon=True)
@@ -254,6 +264,7 @@ class ServiceLine:
     # The thread.
 
     def _run(self) -> None:
+        turns = 0
         while True:
             try:
                 call = self._queue.get(timeout=self._wait_s())
@@ -265,6 +276,10 @@ class ServiceLine:
                 call()
                 self._check_time()
                 self._want()
+                turns += 1
+                if turns >= TURNS or self._queue.empty():
+                    turns = 0
+                    self._link.send()
             except Exception as error:
                 self._break(error)
 
@@ -419,6 +434,7 @@ class ServiceLine:
                 (),
                 memory,
                 job_id=job.job_id,
+                past=job.past,
             )
         )
 
@@ -434,6 +450,7 @@ class ServiceLine:
             "backend": self._setup.name,
             "runs": [list(run) for run in order.runs],
             "attempt": order.attempt,
+            "session": self._setup.session,
         }
 
     def _hear(self, told: Sequence[Told]) -> None:
@@ -574,10 +591,17 @@ class ServiceLine:
             self._over(sent, "lost", Verdict("give up", "JobLostError", reason))
 
     def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
-        if order is None:
-            self._gather(None, wholes)
-        else:
-            self._gather(self._sent[order.number], wholes)
+        sent = None if order is None else self._sent[order.number]
+        self._whole += wholes
+        ready = self._ready(None if order is None else order.number)
+        if sent is not None or ready:
+            self._gather(sent, ready)
+
+    def _ready(self, now: int | None = None) -> list[Whole]:
+        """Chunks that are over and whose jobs have all been read, but for the one that is read now."""
+        ready = [w for w in self._whole if all(n == now or self._sent[n].read for n in w.orders)]
+        self._whole = [whole for whole in self._whole if whole not in ready]
+        return ready
 
     def _gather(self, sent: _Sent | None, wholes: Sequence[Whole], tries: int = 0) -> None:
         """Start a Ray task that makes rows; one that fails is started again, never the job."""
@@ -613,6 +637,10 @@ class ServiceLine:
             piece = self._pieces.pop(whole.chunk.start)
             self._release(piece.chunk.start)
             piece.done(outcome)
+        if sent is not None:
+            sent.read = True
+            if ready := self._ready():
+                self._gather(None, ready)
 
     def _gather_again(
         self, sent: _Sent | None, wholes: Sequence[Whole], why: BaseException, tries: int
@@ -640,15 +668,12 @@ class ServiceLine:
     # The end.
 
     def _close_backend(self, verdict: Verdict) -> None:
-        """Nothing more goes there: what waits for a permit comes back."""
+        """Nothing more goes there. What waits for a permit comes back, unless it only can't be paid any more."""
         self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
         if verdict.error_type == _NO_CREDIT:
             return  # a budget of the user's: those that wait are within it, or will be refused for themselves
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
-        what = Verdict(
-            "cancelled" if verdict.what == "cancelled" else "elsewhere", verdict.error_type, verdict.reason
-        )
-        self._link.cancel(waiting, what)
+        self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))
 
     def _stop(self) -> None:
         if self._stopping is not None:

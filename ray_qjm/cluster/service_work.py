@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ray_qjm.backends.answers import Registers, counted
+from ray_qjm.backends.answers import Registers, check_bits, counted
 from ray_qjm.backends.base import Answer
 from ray_qjm.backends.local import checked, failed_row
 from ray_qjm.backends.sampler import decode, with_loose_register
@@ -245,6 +245,9 @@ def _read(result: Result, rows: Mapping[int, Row], *, samples: bool) -> list[tup
             raise raw
         if len(raw) != len(cells):
             raise BackendResultError(f"{len(raw)} results came for {len(cells)} circuits")
+        # Of a job of an earlier session some circuits may have their rows already.
+        wanted = [at for at, (circuit, _) in enumerate(cells) if circuit in rows]
+        cells, raw = [cells[at] for at in wanted], [raw[at] for at in wanted]
         if samples:
             own = [rows[circuit] for circuit, _ in cells]
             raw = decode(
@@ -262,6 +265,8 @@ def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None) -> Row:
     try:
         if not good:
             raise BackendResultError(answers[0].error or f"{row.backend} gave no counts")
+        for answer in good:
+            check_bits(row, answer)
         row = counted(row, _added(good))
     except BackendResultError as error:
         return _failed(row, "run", type(error).__name__, str(error))

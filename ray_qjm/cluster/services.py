@@ -55,12 +55,14 @@ class Service:
     limits: Limits
 
 
-def open_services(choices: Sequence[Choice], options: RunOptions) -> dict[int, Service]:
-    """Reach the services among a task's backends, by their position.
+def open_services(
+    choices: Sequence[Choice], options: RunOptions, *, memory: bool = False
+) -> dict[int, Service]:
+    """Reach the services among a task's backends, by their position; ``memory``: single shots are wanted of them.
 
     Raises:
-        InvalidInputError: Limits that no circuit can satisfy, a budget that no job can, or another quota than the
-            one that the account has on this cluster.
+        InvalidInputError: Limits that no circuit can satisfy, a budget that no job can, another quota than the
+            one that the account has on this cluster, or single shots of a backend that has none.
         BackendLoadError: One can't be reached; the message has its words.
         ConnectionError: Ray can't be.
     """
@@ -72,6 +74,10 @@ def open_services(choices: Sequence[Choice], options: RunOptions) -> dict[int, S
     try:
         for at, choice in wanted.items():
             found[at] = _open(choice, options)
+            if memory and not found[at].facts.memory:
+                raise InvalidInputError(
+                    f"memory=True, but {choice.name} has no option 'memory': it can't give single shots."
+                )
     except BaseException:
         close_services(found)
         raise
@@ -139,9 +145,7 @@ def _check_possible(name: str, limits: Limits, facts: Facts, *budgets: Budget | 
 def with_shadows(setup: TaskSetup, services: Mapping[int, Service]) -> TaskSetup:
     """A setup for workers that compile for services, and never see what connects to them."""
     backends = [
-        (name, replace(spec, backend_or_factory=None), ShadowOf(services[at].facts))
-        if at in services
-        else (name, spec, load)
+        (name, spec, ShadowOf(services[at].facts)) if at in services else (name, spec, load)
         for at, (name, spec, load) in enumerate(setup.backends)
     ]
     return replace(setup, backends=backends)
@@ -184,6 +188,7 @@ def make_lines(
                 account=service.choice.account or name,
                 prefix=f"{task_id}-e{epoch}-{key[:4]}-{at}",
                 task_id=task_id,
+                session=epoch,
                 retry=options.retry,
                 job_timeout_s=options.job_timeout_s,
                 memory=setup.memory,

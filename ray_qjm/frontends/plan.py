@@ -6,12 +6,14 @@ import io
 from dataclasses import dataclass, fields
 from html import escape
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ray_qjm.planning.plan import BackendPlan
 
-_WIDTH = 120
+#: A table of one backend takes less.
+_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Plan:
         console.print(self._table())
         for line in self._lines():
             console.print(line, markup=False, soft_wrap=True)
-        return sink.getvalue().rstrip()
+        return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()).rstrip()
 
     def __repr__(self) -> str:
         """The table, for a REPL."""
@@ -67,7 +69,8 @@ class Plan:
         return f"<table><tr>{head}</tr>{rows}</table>{notes}"
 
     def _table(self) -> Table:
-        table = Table(title=f"{self.circuits:,} circuits, nothing submitted yet", title_justify="left")
+        title = f"{self.circuits:,} circuits, nothing submitted yet"
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for name, justify in _COLUMNS:
             table.add_column(name, justify="left" if justify == "left" else "right")
         for backend in self.backends:
@@ -83,12 +86,12 @@ _COLUMNS = (
     ("backend", "left"),
     ("circuits", "right"),
     ("jobs", "right"),
-    ("circuits a job", "right"),
-    ("executions a job", "right"),
+    ("a job", "right"),
+    ("executions", "right"),
     ("payload", "right"),
     ("bound by", "left"),
-    ("submitted in", "right"),
-    ("QPU time", "right"),
+    ("submitted", "right"),
+    ("QPU", "right"),
 )
 assert len(_COLUMNS) == len(fields(BackendPlan)) - 1  # the budget has lines of its own
 

@@ -238,9 +238,11 @@ def _facts(status: TaskStatus) -> str:
     if status.failed:
         parts.append(f"[red]{status.failed:,} failed[/]")
     if status.state == "running":
-        running = status.jobs["running"]
+        workers = [backend for backend in status.backends if backend.pending is None]
+        running = sum(backend.jobs_running for backend in workers)
         flying = " in flight" if status.total is None else ""  # there is room: no bar, no percentage
-        parts.append(f"{running} chunk{'' if running == 1 else 's'}{flying}")
+        if workers:  # what services do stands in rows of their own
+            parts.append(f"{running} chunk{'' if running == 1 else 's'}{flying}")
         if status.eta_s is not None:
             parts.append(f"eta {_clock(status.eta_s)}")
     elif status.state != "done":

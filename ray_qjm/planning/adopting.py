@@ -14,35 +14,46 @@ class Past(NamedTuple):
 
     Attributes:
         tag: Of the job.
+        backend: Where it was to run.
         session: When: later sessions have higher numbers.
         runs: What it runs.
         sent: Whether the service is known to have taken it.
     """
 
     tag: str
+    backend: str
     session: int
     runs: tuple[Run, ...]
     sent: bool
 
 
 def adoptable(jobs: Iterable[Past], shots_of: Callable[[int], int]) -> list[str]:
-    """The tags of those that may have shots which count, no circuit having more than it asks for.
+    """The tags of those that may have shots which count.
 
     A desk may write the intent of a job when its session has ended and the next one has read the journal: it won't
-    send it then. The next session has packed these circuits in jobs of its own; a third one finds both.
+    send it then. The next session has packed these circuits in jobs of its own; a third one finds both. So of jobs
+    that weren't sent as far as one knows, those are left out that give a circuit more shots than it asks for, or
+    have it on two backends.
 
-    >>> old, new = Past("old", 1, (Run(0, 9, 10),), False), Past("new", 2, (Run(5, 7, 10),), True)
+    >>> old = Past("old", "aer", 1, (Run(0, 9, 10),), sent=False)
+    >>> new = Past("new", "aer", 2, (Run(5, 7, 10),), sent=True)
     >>> adoptable([old, new], lambda circuit: 10), adoptable([old], lambda circuit: 10)
     (['new'], ['old'])
     """
     had: Counter[int] = Counter()
+    where: dict[int, str] = {}
     tags: list[str] = []
     for job in sorted(jobs, key=lambda job: (not job.sent, -job.session)):
         own: Counter[int] = Counter()
         for run in job.runs:
             for circuit in range(run.start, run.stop):
                 own[circuit] += run.shots
-        if job.sent or all(had[circuit] + shots <= shots_of(circuit) for circuit, shots in own.items()):
-            had += own
+        free = all(
+            where.get(circuit, job.backend) == job.backend and had[circuit] + shots <= shots_of(circuit)
+            for circuit, shots in own.items()
+        )
+        if job.sent or free:
+            had.update(own)
+            where.update(dict.fromkeys(own, job.backend))
             tags.append(job.tag)
     return tags

@@ -18,9 +18,9 @@ from ray_qjm.planning.packing import Packer
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.verdicts import Verdict
 
-#: So many jobs may fail one after the other, none succeeding between them, before the backend is taken for broken:
-#: halving a job of 10,000 circuits of which every one is refused would submit 20,000 jobs. One broken circuit
-#: among good ones never fails two jobs in a row at the same level, so that 14 levels pass unharmed.
+#: A backend is taken for broken when so many jobs failed one after the other, none succeeding between them; jobs that
+#: are halved don't count, and a circuit that fails alone counts for two. Halving a job of 10,000 circuits of which each
+#: is refused would submit 20,000 jobs; but ten jobs in a row may fail for one broken circuit in each of them.
 BREAKS_AFTER = 10
 #: Slices that come of cutting others are numbered from here on: no circuit has so many from the start.
 FRESH = 2**20
@@ -113,6 +113,11 @@ class Assembly:
         self._ended: set[int] = set()
         self._slices = FRESH
         self._failed_in_a_row = 0
+        #: Parts of jobs that failed, and the job that is being followed down to the circuit at fault. While none
+        #: succeeds one is followed at a time: all may be broken.
+        self._held: list[Order] = []
+        self._hunted: int | None = None
+        self._succeeded = False
         self.closed: Verdict | None = None
 
     @property
@@ -165,6 +170,9 @@ class Assembly:
         order = self._leave(number)
         self._ended.add(number)
         self._failed_in_a_row = 0
+        self._succeeded = True
+        self._hunted = None
+        held, self._held = self._held, []
         wholes = []
         for _, piece, start, stop in self._cells(order):
             piece.have.add(start, stop)
@@ -173,18 +181,23 @@ class Assembly:
             piece.left -= stop - start
             if not piece.left:
                 wholes.append(self._whole(piece))
-        return [Collect(order, tuple(wholes))]
+        return [Collect(order, tuple(wholes)), *map(self._submit, held)]
 
     def failed(self, number: int, verdict: Verdict) -> list[Act]:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
         order = self._leave(number)
         acts: list[Act] = []
-        if verdict.what not in ("cancelled", "no credit") and order not in self._adopted:
-            self._failed_in_a_row += 1
+        halved = verdict.what == "split job" and order.circuits > 1
+        if verdict.what not in ("cancelled", "no credit") and order not in self._adopted and not halved:
+            self._failed_in_a_row += 2 if verdict.what == "split job" else 1
         if self.closed is None and (verdict.what == "no credit" or self._failed_in_a_row >= BREAKS_AFTER):
             self.closed = verdict
             acts.append(Close(verdict))
             for waiting in self._packer.flush():
+                acts += self._lack(waiting, verdict, elsewhere=True)
+        if self.closed is not None or verdict.what == "cancelled":
+            held, self._held, self._hunted = self._held, [], None
+            for waiting in held:
                 acts += self._lack(waiting, verdict, elsewhere=True)
         order = self._here(order)
         if self.closed is None and verdict.what == "again":
@@ -193,16 +206,29 @@ class Assembly:
                 for circuit in range(start, stop):
                     piece.left -= 1
                     acts += self._pack(piece, circuit, run.shots, new=False)
-            return [*acts, *self.flush()]
-        if self.closed is None and verdict.what == "split job" and order.circuits > 1:
-            return [*acts, *(self._submit(self._again(order, half)) for half in order.halves())]
+            return [*acts, *self._hunt(number), *self.flush()]
+        if self.closed is None and halved:
+            self._held += [self._again(order, half) for half in reversed(order.halves())]
+            return [*acts, *self._hunt(number)]
+        acts += self._hunt(number)
         most = max((run.shots for run in order.runs), default=0)
         if self.closed is None and verdict.what == "split shots" and most > 1:
             return [*acts, *self._split_shots(order)]
         final = verdict.what in ("give up", "split job", "split shots") and self.closed is None
+        # Where nothing has succeeded yet it may be the backend's fault: another one may run it.
+        final = final and (self._succeeded or verdict.what == "give up")
         return acts + self._lack(order, verdict, elsewhere=not final)
 
     # Within.
+
+    def _hunt(self, number: int) -> Iterator[Submit]:
+        """A job failed: follow its first half, or another part if it stood alone and was the one that is followed."""
+        if self._held and self._hunted in (None, number):
+            part = self._held.pop()
+            self._hunted = part.number
+            yield self._submit(part)
+        elif self._hunted == number:
+            self._hunted = None
 
     def _submit(self, order: Order) -> Submit:
         self._orders[order.number] = order

@@ -91,7 +91,7 @@ class Seen:
     Attributes:
         state: ``"submitted"``, ``"running"``, ``"done"``, ``"failed"`` or ``"cancelled"``; ``"lost"``: nobody will
             ever know; ``None``: the service doesn't know the job, or says something that nobody understands.
-        verdict: Why it failed.
+        verdict: Why it failed, or why nobody understands it.
         usage_s: QPU seconds that were billed; ``None`` if not told.
         facts: ``position`` and ``eta_s`` in the queue, ``started`` and ``ended`` in seconds since the epoch.
     """

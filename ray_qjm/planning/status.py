@@ -14,6 +14,8 @@ TaskState = Literal["running", "cancelling", "done", "cancelled", "failed", "int
 
 #: Seconds over which the rate is taken: long enough to be steady over chunks of 1-2 s, short enough to follow.
 RATE_WINDOW_S = 20.0
+#: Less than so many seconds make no rate.
+LEAST_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class BackendStatus:
         found += [f"{self.queued} queued here"] if self.queued else []
         found += [f"position {self.position}"] if self.position is not None else []
         found += [f"starts in about {_about(self.eta_s)}"] if self.eta_s else []
-        found += [f"closed ({self.closed})"] if self.closed else []
+        found += [f"closed ({self.closed.partition(':')[0]})"] if self.closed else []
         return ", ".join(found)
 
 
@@ -193,7 +195,8 @@ class Pace:
         if len(self._points) < 2:
             return None
         (begin, before), (end, after) = self._points[0], self._points[-1]
-        return (after - before) / (end - begin) if end > begin else None
+        # A job's circuits land all at once: that says nothing about their pace.
+        return (after - before) / (end - begin) if end - begin >= LEAST_S else None
 
 
 def snapshot(

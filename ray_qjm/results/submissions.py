@@ -2,11 +2,13 @@
 
 Entries come in batches. A batch is one object, made once, and whole or absent; each writer has a folder of its own
 and numbers its batches. What an entry says of a job adds to what earlier ones said. A writer with many batches
-folds them into one, so that a million jobs are neither a million objects nor a million steps on the way back.
+folds them into one, and many of those into one again, so that a million jobs are neither a million objects nor a
+million steps on the way back, and no entry is written more than a few times.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,9 @@ from ray_qjm.results.records import seal, unseal
 
 #: A writer's batches that are kept before they are folded into one.
 MANY = 256
+
+#: Of a folded entry: what was said of the job before doesn't count, since it was gone in between.
+ANEW = "anew"
 
 #: One job as far as it is known: field to value, JSON values only. ``tag`` names it.
 Entry = Mapping[str, Any]
@@ -32,10 +37,10 @@ class SubmissionLog:
     def __init__(self, objects: Objects, folder: str, many: int = MANY) -> None:
         self._objects = objects
         self._folder = folder
-        self._many = many
+        self._many = max(2, many)
         self._number = 0
-        self._names: list[str] = []
-        self._state: dict[str, dict[str, Any]] = {}
+        #: Batches that were written, that were folded once, twice, ...: names, and what they say together.
+        self._tiers: list[tuple[list[str], dict[str, dict[str, Any]]]] = []
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write a batch; on return it is safe.
@@ -43,20 +48,35 @@ class SubmissionLog:
         Raises:
             StoreUnavailableError: It couldn't be written.
         """
-        _fold(self._state, entries)
-        self._put(entries)
-        if len(self._names) >= self._many:
-            old, self._names = self._names, []
-            self._state = {tag: entry for tag, entry in self._state.items() if not entry.get("gone")}
-            self._put(self._state.values())
-            self._objects.remove(old)
+        self._add(0, self._put(entries), entries)
+        for tier in itertools.count():
+            names, state = self._tiers[tier]
+            if len(names) < self._many:
+                return
+            older = [state for _, state in self._tiers[tier + 1 :]]
+            state = {
+                tag: entry
+                for tag, entry in state.items()
+                if not entry.get("gone") or any(tag in known for known in older)
+            }
+            name = self._put(state.values())
+            self._tiers[tier] = ([], {})
+            self._add(tier + 1, name, state.values())
+            self._objects.remove(names)
 
-    def _put(self, entries: Iterable[Entry]) -> None:
+    def _add(self, tier: int, name: str, entries: Iterable[Entry]) -> None:
+        if tier == len(self._tiers):
+            self._tiers.append(([], {}))
+        names, state = self._tiers[tier]
+        names.append(name)
+        _fold(state, entries)
+
+    def _put(self, entries: Iterable[Entry]) -> str:
         self._number += 1
         name = f"{self._folder}/{self._number:09}.json"
         self._objects.replace(name, seal({"entries": [dict(entry) for entry in entries]}))
         self._objects.sync(name)
-        self._names.append(name)
+        return name
 
 
 def submissions(objects: Objects, folder: str) -> dict[str, dict[str, Any]]:
@@ -74,6 +94,8 @@ def submissions(objects: Objects, folder: str) -> dict[str, dict[str, Any]]:
         before, names = names, _names(objects, folder)
         # A writer that folds its batches meanwhile removes what was listed: the new one has it.
         if before == names or (before and set(before) <= set(names)):
+            for entry in found.values():
+                entry.pop(ANEW, None)
             return {tag: entry for tag, entry in found.items() if not entry.get("gone")}
 
 
@@ -84,8 +106,11 @@ def _names(objects: Objects, folder: str) -> list[str]:
 def _fold(state: dict[str, dict[str, Any]], entries: Iterable[Entry]) -> None:
     for entry in entries:
         known = state.setdefault(entry["tag"], {})
-        if known.get("gone"):
-            known.clear()  # it was taken up again
+        if entry.get(ANEW):
+            known.clear()
+        elif known.get("gone") and not entry.get("gone"):
+            known.clear()
+            known[ANEW] = True
         known.update(entry)
         if known.get("gone"):
             # The tag alone: an older batch may still be there to speak of it.

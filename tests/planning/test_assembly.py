@@ -134,7 +134,9 @@ def test_halving_finds_exactly_the_broken_circuits(count: int, broken: set[int])
         scene.prepare(start, min(start + 50, count))
     scene.run(broken)
     assert set(scene.lacks) == {circuit for circuit in broken if circuit < count}
-    assert all(not lack.elsewhere for lack in scene.lacks.values())
+    # What failed before anything had succeeded may be the backend's fault.
+    first = min(set(range(count)) - broken, default=count)
+    assert all(not lack.elsewhere for circuit, lack in scene.lacks.items() if circuit > first)
     assert scene.counted == {circuit: 100 for circuit in range(count) if circuit not in broken}
 
 
@@ -144,6 +146,14 @@ def test_one_broken_circuit_among_ten_thousand_does_not_break_the_backend() -> N
         scene.prepare(0, 10_000)
         assert scene.run([broken]) <= 2 * 14 + 1
         assert set(scene.lacks) == {broken} and not scene.closed
+
+
+def test_one_broken_circuit_in_every_job_does_not_break_the_backend() -> None:
+    scene = desk(Limits(max_circuits=1000))
+    scene.prepare(0, 20_000)
+    broken = range(500, 20_000, 1000)
+    scene.run(broken)
+    assert set(scene.lacks) == set(broken) and not scene.closed
 
 
 @pytest.mark.parametrize("count", [1, 9, 500, 10_000])
@@ -281,7 +291,7 @@ def test_an_adopted_job_that_failed_before_its_chunks_came_is_packed_anew() -> N
     order = scene.assembly.adopt([Run(0, 10, 100)])
     scene.prepare(0, 4)
     scene.failed(order, "split job")
-    assert sum(each.circuits for each in scene.orders) == 4
+    assert sum(each.circuits for each in scene.orders) == 2  # one half first
     scene.prepare(4, 10)
     scene.run()
     assert scene.counted == {circuit: 100 for circuit in range(10)} and scene.lacks == {}

@@ -112,9 +112,7 @@ class SimulatedDriver:
         work = self._work
         claimed = {name: Ranges() for name in self._world.services}
         past = [
-            Past(
-                tag, int(tag.partition("#")[2].partition(".")[0]), entry["runs"], entry["job_id"] is not None
-            )
+            Past(tag, entry["counter"], session_of(tag), entry["runs"], sent=entry["job_id"] is not None)
             for tag, entry in work.journal.items()
             if entry["state"] not in FINAL or entry["state"] in ("done", "lost")
         ]
@@ -284,3 +282,8 @@ class SimulatedDriver:
         asked = [(range(run.start, run.stop), run.shots) for run in wish.runs]
         if [tuple(part) for part in job.parts] != asked or job.tag != wish.tag:
             self._work.complaints.append(f"{wish.tag} got {job.tag}: {job.parts}")
+
+
+def session_of(tag: str) -> int:
+    """The number of the session that made a job."""
+    return int(tag.partition("#")[2].partition(".")[0])

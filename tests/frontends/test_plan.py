@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from ray_qjm.frontends.plan import Plan
+from ray_qjm.planning.plan import BackendPlan
+
+TORINO = BackendPlan(
+    "torino", 9000, 3, 4000, 4_096_000, 1_234_567, "executions", 60.0, 7300.0, "9,000 jobs of 3"
+)
+
+
+def test_it_prints_as_a_table() -> None:
+    plan = Plan(10_000, (TORINO, BackendPlan("aer", 1000)), ("a note",))
+    text = str(plan)
+    assert repr(plan) == text
+    assert max(map(len, text.splitlines())) <= 100
+    row = next(line for line in text.splitlines() if "torino" in line)
+    assert row.split() == [
+        "torino",
+        "9,000",
+        "3",
+        "4,000",
+        "4,096,000",
+        "1.23",
+        "MB",
+        "executions",
+        "60",
+        "s",
+        "2.0",
+        "h",
+    ]
+    assert "on workers" in text
+    assert text.endswith("torino goes beyond its budget: 9,000 jobs of 3.\na note")
+
+
+def test_sums_are_of_services_only() -> None:
+    assert Plan(10_000, (TORINO, BackendPlan("aer", 1000))).jobs == 3
+    assert Plan(10_000, (TORINO, BackendPlan("aer", 1000))).qpu_s == 7300.0
+    assert Plan(1000, (BackendPlan("aer", 1000),)).qpu_s is None
+    unknown = BackendPlan("other", 10, 1, 10, 100, None, None, 0.0)
+    assert Plan(10_000, (TORINO, unknown)).qpu_s is None
+
+
+def test_notebooks_get_a_table_without_markup_of_others() -> None:
+    html = Plan(1, (BackendPlan("<b>", 1),), ("<i>",))._repr_html_()
+    assert "<td" in html and "<b>" not in html and "<i>" not in html
