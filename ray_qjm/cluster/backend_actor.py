@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -211,8 +210,8 @@ class DeskHost:
         self._desk.bye(client)
 
     def state(self) -> dict[str, Any]:
-        """See ``Desk.state``; and which process it is."""
-        return {**self._desk.state(), "pid": os.getpid()}
+        """See ``Desk.state``."""
+        return self._desk.state()
 
     def _end_when_idle(self) -> None:
         idle = 0.0

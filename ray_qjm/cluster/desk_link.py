@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from ray_qjm.backends.base import Facts
 from ray_qjm.backends.codes import words
@@ -210,18 +210,7 @@ class DeskLink:
             max_task_retries=0,
             max_concurrency=16,
         ).remote(*self._start_args)
-        try:
-            protocol, self._incarnation, quota = self._get(actor.hello.remote(self._quota), _START_S)
-        except RayTaskError as error:
-            raise TaskFailedError(f"the desk of {self._account} can't be started: {error.cause}") from None
-        except RayActorError as error:
-            # Ray's text is a traceback; what its process said stands at the end.
-            said = str(error).strip().splitlines()[-1].strip()
-            raise TaskFailedError(f"the desk of {self._account} can't be started: {said}") from None
-        except RayError as error:
-            raise TaskFailedError(
-                f"the desk of {self._account} didn't start within {_START_S:g} s: {words(error)}"
-            ) from error
+        protocol, self._incarnation, quota = self._greet(actor)
         if protocol != PROTOCOL:
             raise TaskFailedError(
                 f"the desk of {self._account} speaks version {protocol} of its protocol, and this driver {PROTOCOL}: "
@@ -233,6 +222,33 @@ class DeskLink:
                 "this call. Give the same one in all tasks, or wait until the others have ended."
             )
         return actor
+
+    def _greet(self, actor: Any) -> tuple[int, str, Quota]:
+        """Say hello to an actor, which may be on its way to another process."""
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                answer: tuple[int, str, Quota] = self._get(actor.hello.remote(self._quota), _START_S)
+                return answer
+            except RayTaskError as error:
+                raise TaskFailedError(
+                    f"the desk of {self._account} can't be started: {error.cause}"
+                ) from None
+            except ActorUnavailableError as error:
+                if time.monotonic() >= until:
+                    raise self._not_started(error) from error
+                self._closed.wait(_CHECK_S)
+            except RayActorError as error:
+                # Ray's text is a traceback; what its process said stands at the end.
+                said = str(error).strip().splitlines()[-1].strip()
+                raise TaskFailedError(f"the desk of {self._account} can't be started: {said}") from None
+            except RayError as error:
+                raise self._not_started(error) from error
+
+    def _not_started(self, error: RayError) -> TaskFailedError:
+        return TaskFailedError(
+            f"the desk of {self._account} didn't start within {_START_S:g} s: {words(error)}"
+        )
 
     def _listen(self, heard: Callable[[list[Told]], None]) -> None:
         assert self._client is not None

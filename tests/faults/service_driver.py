@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -16,7 +16,7 @@ from ray_qjm import RunOptions, TaskStatus
 from ray_qjm.cluster import desk_link, service_line
 from ray_qjm.cluster.backend_actor import Patience
 from tests.services.hosted import expected, marked
-from tests.services.scene import RETRY
+from tests.services.scene import options
 
 SHOTS = 10
 
@@ -37,8 +37,8 @@ class Errand:
     backends: Any
     count: int
     store: str | None = None
-    options: RunOptions = RunOptions(retry=RETRY, cancel_grace_s=1.0)
-    patience: Patience = Patience()
+    options: RunOptions = field(default_factory=options)
+    patience: Patience = field(default_factory=Patience)
     slow_s: float = 0.0
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         shots=SHOTS,
         seed=1,
         store=errand.store,
-        version="1",
+        version=None if errand.store is None else "1",
         progress=tell,
         options=errand.options,
     )

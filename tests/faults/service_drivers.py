@@ -100,7 +100,7 @@ class World:
     def __init__(self, service: ServiceProcess, folder: Path, address: str) -> None:
         self.service = service
         self.folder = folder
-        self._address = address
+        self.address = address
         self._account = uuid.uuid4().hex
         self._drivers: list[ServiceDriver] = []
 
@@ -115,10 +115,21 @@ class World:
 
     def start(self, errand: Errand, *, own_ray: bool = False) -> ServiceDriver:
         """Start a driver."""
-        environment = {} if own_ray else {"RAY_ADDRESS": self._address}
+        environment = {} if own_ray else {"RAY_ADDRESS": self.address}
         driver = ServiceDriver(errand, self.folder / "state", **environment)
         self._drivers.append(driver)
         return driver
+
+    def until(self, what: Callable[[Story], Any], least: int = 1) -> Story:
+        """Wait until the service's journal says something, or so much; a driver may not fail meanwhile."""
+
+        def true(story: Story) -> bool:
+            for driver in self._drivers:
+                if driver.process.poll() not in (None, 0, -signal.SIGKILL):
+                    raise AssertionError(driver.finish())
+            return int(what(story) or 0) >= least
+
+        return self.service.until(true)
 
     def kill_desk(self) -> None:
         """SIGKILL the process that submits, and see that it is dead."""
@@ -132,8 +143,11 @@ class World:
 
 def kill(pid: int) -> None:
     """SIGKILL, and proof."""
-    process = psutil.Process(pid)
-    process.kill()
+    try:
+        process = psutil.Process(pid)
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
     eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -1,267 +1,163 @@
-"""Desks, drivers and workers of tasks at services, really killed: the service's own journal says what was submitted."""
+"""Desks and workers of tasks at services, really killed: the service's own journal says what was submitted."""
 
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from ray.cluster_utils import Cluster
 
-from ray_qjm import Limits, Quota, RetryPolicy, RunOptions
-from ray_qjm.cluster.backend_actor import Patience
-from tests.faults.conftest import ROOT, eventually
-from tests.faults.service_driver import Errand
-from tests.faults.service_drivers import World, check_nothing_twice, world
-from tests.services.hosted import Plain, Recalling
+from ray_qjm import Limits, RetryPolicy
+from ray_qjm.errors import PartialResultWarning
+from tests.faults.conftest import eventually
+from tests.faults.service_drivers import check_nothing_twice, kill
+from tests.services.hosted import Plain, Recalling, marked
 from tests.services.process import ServiceProcess
-from tests.services.scene import RETRY, quick
+from tests.services.scene import RETRY, Scene, check_counts, options, run, scene, submit
 from tests.services.scripted import Fault
 
 COUNT = 40
 FINE = Fault()
+#: Small jobs, so that there are many moments between them.
+SMALL = Limits(max_circuits=4)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """Of a cluster that outlives the drivers of these tests."""
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield found.address
-    found.shutdown()  # type: ignore[no-untyped-call]
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[ServiceProcess]:
+def service_processes() -> Iterator[list[ServiceProcess]]:
     """The service."""
     found = ServiceProcess()
-    yield found
+    yield [found]
     found.close()
 
 
 @pytest.fixture
-def here(process: ServiceProcess, tmp_path: Path, address: str) -> Iterator[World]:
-    """The service begun anew, and drivers."""
-    process.begin(quick())
-    with world(process, tmp_path, address) as found:
+def here(
+    shared_ray: None,
+    service_processes: list[ServiceProcess],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Scene]:
+    """The service begun anew, and an account."""
+    with scene(service_processes, tmp_path, monkeypatch) as found:
         yield found
 
 
-def whole(out: str, count: int = COUNT) -> None:
-    """A driver has the right counts of all circuits, and each job once in its table."""
-    assert f"right {count} of {count}" in out, out
-    jobs, different = out.split("jobs ")[-1].split()[:2]
-    assert jobs == different, out
+def kill_desk(here: Scene) -> int:
+    """SIGKILL the process that submits; returns which it was."""
+    pid = here.service.story().senders[-1].pid
+    kill(pid)
+    return pid
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_desk_killed_at_any_moment_submits_nothing_twice(here: World, seed: int) -> None:
-    here.service.begin(quick(run_s=lambda job: 0.2))
-    draw = random.Random(seed)
-    driver = here.start(Errand(here.spec(), COUNT))
-    for jobs in sorted(draw.sample(range(1, 10), 2)):
-        here.service.until(lambda story, jobs=jobs: len(story.jobs) >= jobs)
-        time.sleep(draw.random() * 0.3)
-        here.kill_desk()
-    whole(driver.finish())
+def test_desk_killed_at_any_moment_submits_nothing_twice(here: Scene, seed: int) -> None:
+    here.begin(run_s=lambda job: 0.4)
+    draw, killed = random.Random(seed), [0]
+    task = submit(here.spec(limits=SMALL), COUNT)
+    for _ in range(2):
+        here.service.until(
+            lambda story: task.done() or (story.senders and story.senders[-1].pid not in killed)
+        )
+        time.sleep(draw.random())
+        killed.append(kill_desk(here))
+    check_counts(task.result(timeout=100))
     check_nothing_twice(here.service.story(), COUNT)
 
 
 @pytest.mark.parametrize("lands", [True, False])
-def test_desk_killed_while_a_job_is_being_submitted(here: World, lands: bool) -> None:
+def test_desk_killed_while_a_job_is_being_submitted(here: Scene, lands: bool) -> None:
     """The service has it, or never gets it, and the reply would have come later."""
     fault = Fault(jobs=int(lands), takes_s=30.0)
-    here.service.begin(quick(faults=lambda number: FINE if number else fault))
-    driver = here.start(Errand(here.spec(), 8))
+    here.begin(faults=lambda number: FINE if number else fault)
+    task = submit(here.spec(limits=SMALL), 8)
     here.service.until(lambda story: story.senders)
-    here.kill_desk()
-    whole(driver.finish(), 8)
+    kill_desk(here)
+    check_counts(task.result(timeout=100))
     check_nothing_twice(here.service.story(), 8)
     assert len(here.service.story().jobs) == 2
 
 
-def test_desk_killed_with_jobs_done_that_nobody_has_fetched(here: World) -> None:
-    here.service.begin(quick(asks=lambda kind, number: kind != "fetch"))
-    driver = here.start(Errand(here.spec(), 12))
+def test_desk_killed_with_jobs_done_that_nobody_has_fetched(here: Scene) -> None:
+    here.begin(asks=lambda kind, number: kind != "fetch")
+    task = submit(here.spec(limits=SMALL), 12)
     here.service.until(lambda story: any(request.kind == "fetch" for request in story.requests))
-    here.kill_desk()
+    kill_desk(here)
     here.service.change(asks=lambda kind, number: True)
-    whole(driver.finish(), 12)
+    check_counts(task.result(timeout=100))
     check_nothing_twice(here.service.story(), 12)
 
 
-@pytest.mark.parametrize("own_ray", [False, True], ids=["desk lives", "desk dies too"])
-def test_driver_killed_and_resumed_adopts_its_jobs(here: World, own_ray: bool) -> None:
-    here.service.begin(quick(run_s=lambda job: 0.05 if job.number < 2 else 3600.0, parallel=9))
-    errand = Errand(here.spec(), COUNT, str(here.folder / "store"))
-    first = here.start(errand, own_ray=own_ray)
-    here.service.until(lambda story: len(story.jobs) == 5 and story.pending == 3)
-    first.kill(group=own_ray)
-    second = here.start(errand, own_ray=own_ray)
-    # It asks for them: only then is it sure that it knows them.
-    before = len(here.service.story().requests)
-    here.service.until(lambda story: len(story.requests) > before + 5)
-    assert len(here.service.story().jobs) == 5
-    here.service.change(run_s=lambda job: 0.05)
-    here.service.go_on(3600.0)
-    whole(second.finish())
-    check_nothing_twice(here.service.story(), COUNT)
-    assert len(here.service.story().jobs) == COUNT // 4
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_driver_and_desk_killed_again_and_again(here: World, seed: int) -> None:
-    here.service.begin(quick(run_s=lambda job: 0.2))
-    draw = random.Random(seed)
-    errand = Errand(here.spec(), COUNT, str(here.folder / "store"))
-    for jobs in (2, 5):
-        driver = here.start(errand)
-        here.service.until(lambda story, jobs=jobs: len(story.jobs) >= jobs)
-        time.sleep(draw.random() * 0.3)
-        if draw.random() < 0.5:
-            here.kill_desk()
-        driver.kill(group=False)
-    whole(here.start(errand).finish())
-    check_nothing_twice(here.service.story(), COUNT)
+def slow(index: int) -> Any:
+    time.sleep(0.03)
+    return marked(index)
 
 
 @pytest.mark.parametrize("name", ["ray::transpile", "ray::collect"])
-def test_worker_killed(here: World, name: str) -> None:
+def test_worker_killed(here: Scene, name: str) -> None:
     """What it was preparing is prepared again; rows that it was making are made again, of the same job."""
-    driver = here.start(Errand(here.spec(), COUNT, slow_s=0.05), own_ray=True)
-    here.service.until(lambda story: story.jobs)
-    found: list[Any] = []
+    task = submit(here.spec(limits=SMALL), COUNT, circuits=slow)
+    found: list[psutil.Process] = []
 
     def there() -> bool:
-        found[:] = driver.below(name)
-        return bool(found) or driver.process.poll() is not None
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if name in " ".join(process.cmdline()):
+                    process.kill()
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return bool(found)
 
     eventually(there)
-    for worker in found:
-        worker.kill()
-    whole(driver.finish())
+    check_counts(task.result(timeout=100))
     check_nothing_twice(here.service.story(), COUNT)
 
 
-def test_dead_drivers_queue_is_not_submitted(here: World) -> None:
-    """Nobody could read what a driver without a store has at the service: that is cancelled."""
-    here.service.begin(quick(run_s=lambda job: 3600.0, parallel=1, pending=1))
-    errand = Errand(here.spec(quota=Quota(max_pending=1)), COUNT, patience=Patience(client_s=2.0))
-    driver = here.start(errand)
-    here.service.until(lambda story: story.pending == 1)
-    driver.kill(group=False)
-    here.service.until(lambda story: story.open == [])
-    time.sleep(1.0)  # a slot is free: what is queued would go now
-    assert [job.state for job in here.service.story().jobs] == ["cancelled"]
-
-
-def test_dead_drivers_jobs_are_kept_for_its_successor(here: World) -> None:
-    here.service.begin(quick(run_s=lambda job: 3600.0, parallel=1, pending=1))
-    spec = here.spec(quota=Quota(max_pending=1))
-    errand = Errand(spec, 12, str(here.folder / "store"), patience=Patience(client_s=1.0))
-    driver = here.start(errand)
-    here.service.until(lambda story: story.pending == 1)
-    driver.kill(group=False)
-    time.sleep(2.5)  # longer than the desk waits for it
-    here.service.change(run_s=lambda job: 0.05)
-    here.service.go_on(3600.0)
-    assert [job.state for job in here.service.story().jobs] == ["done"]
-    whole(here.start(errand).finish(), 12)
-    check_nothing_twice(here.service.story(), 12)
-
-
 @pytest.mark.parametrize("lost", ["fail", "resubmit"])
-def test_jobs_that_only_the_dead_desk_could_ask_for(here: World, lost: Any) -> None:
-    here.service.begin(quick(run_s=lambda job: 3600.0))
-    retry = RetryPolicy(**{**vars(RETRY), "lost": lost})
-    spec = here.spec(Plain(here.service.where), limits=Limits(max_circuits=4))
-    driver = here.start(Errand(spec, 8, options=RunOptions(retry=retry)))
-    here.service.until(lambda story: story.pending == 2)
-    here.service.change(run_s=lambda job: 0.05)
-    here.kill_desk()
-    out = driver.finish()
-    if lost == "fail":
-        assert "right 0 of 8" in out and out.count("JobLostError") == 8, out
-        assert "the process that submitted it has ended" in out
-        assert len(here.service.story().jobs) == 2
+@pytest.mark.parametrize("when", ["pending", "done"])
+def test_jobs_that_only_the_dead_desk_could_ask_for(here: Scene, lost: Any, when: str) -> None:
+    """A backend without ``retrieve_job``: what became of its jobs only the process knew that has died."""
+    if when == "pending":
+        here.begin(run_s=lambda job: 3600.0)
     else:
-        assert "right 8 of 8" in out, out
+        here.begin(asks=lambda kind, number: kind != "fetch")
+    spec = here.spec(connect=Plain(here.service.where), limits=SMALL)
+    task = submit(spec, 8, options=options(retry=RetryPolicy(**{**vars(RETRY), "lost": lost})))
+    if when == "pending":
+        here.service.until(lambda story: story.pending == 2)
+    else:
+        here.service.until(lambda story: any(request.kind == "fetch" for request in story.requests))
+        here.service.until(lambda story: len(story.jobs) == 2 and story.pending == 0)
+    kill_desk(here)
+    here.service.change(run_s=lambda job: 0.05, asks=lambda kind, number: True)
+    if lost == "resubmit":
+        check_counts(task.result(timeout=100))
         assert len(here.service.story().jobs) == 4
+        return
+    with pytest.warns(PartialResultWarning):
+        result = task.result(timeout=100)
+    assert {row.error_type for row in result} == {"JobLostError"}
+    assert len(here.service.story().jobs) == 2
 
 
-def test_jobs_that_can_be_had_again_by_their_id(here: World) -> None:
-    here.service.begin(quick(run_s=lambda job: 1.0))
-    spec = here.spec(Recalling(here.service.where), limits=Limits(max_circuits=4))
-    driver = here.start(Errand(spec, 8))
+def test_jobs_that_can_be_had_again_by_their_id(here: Scene) -> None:
+    here.begin(run_s=lambda job: 1.0)
+    spec = here.spec(connect=Recalling(here.service.where), limits=SMALL)
+    task = submit(spec, 8)
     here.service.until(lambda story: story.pending == 2)
     time.sleep(0.2)  # both replies have come
-    here.kill_desk()
-    whole(driver.finish(), 8)
+    kill_desk(here)
+    check_counts(task.result(timeout=100))
     check_nothing_twice(here.service.story(), 8)
 
 
-TWIN = """
-import sys, time
-from ray_qjm import Quota, RetryPolicy
-from ray_qjm.backends.base import Submission
-from ray_qjm.backends.desk import Client, Request
-from ray_qjm.cluster.backend_actor import DeskHost, Patience
-from ray_qjm.planning.quota import Cost
-from ray_qjm.results import lease
-from tests.services.hosted import Connect, marked
-from tests.services.wire import Where
-
-lease.BEAT_S = 0.3
-name, root, port, key = sys.argv[1:]
-host = DeskHost("desk-twin", Quota(max_pending=100), root, 0.5, Patience(lease_s=3.0))
-print("began", flush=True)
-desk = host._desk
-desk.open("a", Connect(Where(int(port), key.encode())), (0.05, 1.0))
-desk.hello(Client(name))
-for number in range(10_000):
-    tag = f"{name}-{number}"
-    make = lambda tag=tag: Submission([marked(1)], [10], tag)
-    desk.enqueue(name, [Request(tag, "a", Cost(1, 10), RetryPolicy(call_s=0.5), make=make)])
-    print("holds" if host._state.holds() else "fenced", flush=True)
-    time.sleep(0.1)
-    desk.events(name, 0, 0.0)
-"""
-
-
-def test_a_desk_that_was_stopped_submits_nothing_beside_its_successor(here: World) -> None:
-    here.service.begin(quick(pending=10_000))
-    where = here.service.where
-    argv = [str(here.folder / "state"), str(where.port), where.key.decode()]
-
-    def begin(name: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", TWIN, name, *argv], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-
-    first = begin("first")
-    try:
-        here.service.until(lambda story: len(story.jobs) > 5)
-        first.send_signal(signal.SIGSTOP)
-        second = begin("second")
-        assert second.stdout is not None and first.stdout is not None
-        assert second.stdout.readline() == "began\n"
-        here.service.until(lambda story: any(sender.tag.startswith("second") for sender in story.senders))
-        stopped = len([sender for sender in here.service.story().senders if sender.pid == first.pid])
-        first.send_signal(signal.SIGCONT)
-        fenced = 0
-        while fenced < 20:
-            fenced += first.stdout.readline() == "fenced\n"
-        story = here.service.story()
-        assert len([sender for sender in story.senders if sender.pid == first.pid]) == stopped
-        assert len({sender.tag for sender in story.senders}) == len(story.senders)
-    finally:
-        for process in (first, second):
-            process.kill()
-            process.wait(30)
-            assert process.stdout is not None
-            process.stdout.close()
+def test_the_same_account_goes_on_after_all_that(here: Scene) -> None:
+    """What a killed desk has left on its disk is no task of the next one's."""
+    check_counts(run(here.spec(limits=SMALL), 8))
+    kill_desk(here)
+    check_counts(run(here.spec(limits=SMALL), 8))
+    assert here.service.story().shots_run == {f"c{index}": 20 for index in range(8)}

@@ -63,23 +63,14 @@ class Scene:
         name = f"{self.account}-{account}" if account else self.account
         self._accounts.add(name)
         made = Connect(self.services[at].where) if connect is None else connect
-        return BackendSpec(
-            made,
-            **{
-                "name": f"service{at or ''}",
-                "placement": "actor",
-                "account": name,
-                "quota": Quota(max_pending=3) if quota is None else quota,
-                "limits": Limits() if limits is None else limits,
-                **more,
-            },
-        )
-
-    def desk_pid(self, account: str = "") -> int:
-        """The process that submits."""
-        name = f"{self.account}-{account}" if account else self.account
-        actor = ray.get_actor(desk_name(name), NAMESPACE)
-        return int(ray.get(actor.state.remote())["pid"])
+        fields: dict[str, Any] = {
+            "name": f"service{at or ''}",
+            "placement": "actor",
+            "account": name,
+            "quota": Quota(max_pending=3) if quota is None else quota,
+            "limits": Limits() if limits is None else limits,
+        }
+        return BackendSpec(made, **{**fields, **more})
 
     def close(self) -> None:
         """End its desks."""

@@ -1,0 +1,88 @@
+"""What a task that goes on makes of the jobs of its earlier sessions."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ray_qjm.cluster import open_jobs
+from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs
+from ray_qjm.errors import InvalidInputError
+from ray_qjm.planning.events import Chunk
+from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.ranges import Ranges
+from ray_qjm.results.jobs import Job, JobLog
+
+
+def entry(
+    tag: str, state: str, job_id: str | None, start: int = 0, stop: int = 4, **more: Any
+) -> dict[str, Any]:
+    return {
+        "tag": tag, "task": "t", "backend": "svc", "runs": [[start, stop, 10, 0]], "attempt": 0, "state": state,
+        "job_id": job_id, "cost": [1, 40, 2.0], "usage_s": None, "reason": None, **more,
+    }  # fmt: skip
+
+
+def read(
+    monkeypatch: pytest.MonkeyPatch, *entries: dict[str, Any], kept: Any = (), backends: Any = ("svc",)
+) -> tuple[EarlierJobs, list[str]]:
+    monkeypatch.setattr(open_jobs, "submissions", lambda *_: {item["tag"]: item for item in entries})
+    log = JobLog()
+    opened: Any = SimpleNamespace(objects=SimpleNamespace(root="here"), jobs=log)
+    found = earlier_jobs(opened, Ranges(kept), backends, range(len(backends)), lambda circuit: 10)
+    return found, log.table().column("job_id").to_pylist()
+
+
+def test_a_job_with_rows_still_to_come_is_taken_up_and_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line reserves its cost, and notes it when it ends: not here too."""
+    found, noted = read(monkeypatch, entry("t-e1-k-0-1", "done", "job-1"), kept=[(0, 2)])
+    (job,) = found.open[0]
+    assert job.awaited == ((2, 4),) and not job.noted
+    assert found.spent == Cost() and noted == []
+    assert list(found.chunks()) == [Chunk(2, 4, 0, bound=True)]
+
+
+def test_what_has_its_rows_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, noted = read(
+        monkeypatch,
+        entry("t-e1-k-0-1", "done", "job-1", usage_s=5.0),
+        entry("t-e1-k-0-2", "running", "job-2"),
+        kept=[(0, 4)],
+    )
+    assert found.open == {} and found.spent == Cost(2, 80, 7.0) and noted == ["job-1"]
+
+
+def test_attempts_and_twins_are_spent_and_never_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, noted = read(
+        monkeypatch,
+        entry("t-e1-k-0-1~job-1", "failed", "job-1", beside=True),
+        entry("t-e1-k-0-1~job-3", "done", "job-3", beside=True),
+        entry("t-e1-k-0-1", "submitted", "job-2"),
+    )
+    assert [job.job_id for job in found.open[0]] == ["job-2"]
+    assert found.spent == Cost(2, 80, 4.0) and noted == ["job-1", "job-3"]
+
+
+def test_of_two_sessions_that_name_the_same_circuits_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = read(
+        monkeypatch, entry("t-e1-k-0-1", "intended", None), entry("t-e2-k-0-1", "submitted", "job-1", 1, 3)
+    )
+    assert [job.tag for job in found.open[0]] == ["t-e2-k-0-1"]
+
+
+def test_jobs_on_a_backend_that_isnt_named_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInputError, match=r"1 jobs on backend svc that may be running.*job-1"):
+        read(monkeypatch, entry("t-e1-k-0-1", "running", "job-1"), backends=("other",))
+
+
+def test_one_that_is_in_the_table_already_isnt_noted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        open_jobs, "submissions", lambda *_: {"t-e1-k-0-1": entry("t-e1-k-0-1", "done", "job-1")}
+    )
+    log = JobLog()
+    log.add(Job("job-1", "svc", 0, 4, 0, "done", None, None, None, 1.0, 4, 40, None))
+    opened: Any = SimpleNamespace(objects=SimpleNamespace(root="here"), jobs=log)
+    found = earlier_jobs(opened, Ranges([(0, 1)]), ["svc"], [0], lambda circuit: 10)
+    assert [job.noted for job in found.open[0]] == [True] and log.table().num_rows == 1
