@@ -21,7 +21,7 @@ def entry(
 ) -> dict[str, Any]:
     return {
         "tag": tag, "task": "t", "backend": "svc", "runs": [[start, stop, 10, 0]], "attempt": 0, "state": state,
-        "job_id": job_id, "cost": [1, 40, 2.0], "usage_s": None, "reason": None, **more,
+        "job_id": job_id, "session": int(tag[3]), "cost": [1, 40, 2.0], "usage_s": None, "reason": None, **more,
     }  # fmt: skip
 
 

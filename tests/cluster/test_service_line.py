@@ -54,6 +54,7 @@ class Scene:
         self.purse = Purse(budget)
         link: Any = SimpleNamespace(
             enqueue=self.jobs.put,
+            send=lambda: None,
             fetch=lambda tag: tuple(map(Reference, self.fetched)),
             cancel=lambda tags, verdict: self.cancelled.put((list(tags), verdict)),
             forget=lambda tags: None,
@@ -61,7 +62,7 @@ class Scene:
         )
         tasks: Any = SimpleNamespace(prepare=self._prepare, collect=self._collect, cancel=lambda: None)
         retry = RetryPolicy(lost=lost)
-        setup = LineSetup(0, "svc", "svc", "acc", "t-e1-k-0", "t", retry, None, False, 0, (0.0, 0.0))
+        setup = LineSetup(0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0))
         assembly = Assembly(Limits(max_circuits=4), mixed=False, shots_of=lambda index: 10)
         self.line = ServiceLine(setup, assembly, link, tasks, self.purse, threading.Lock(), self.told.append)
 
@@ -107,7 +108,7 @@ def scene() -> Iterator[Scene]:
 
 def test_what_is_heard_before_anybody_listens_isnt_lost(scene: Scene) -> None:
     """The desk may answer for adopted jobs while the task is still being put together."""
-    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", {}))
+    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", (), {}))
     scene.say("old", "done")
     assert scene.told == []
     scene.line.begin()
@@ -140,7 +141,7 @@ def test_a_line_that_breaks_answers_each_chunk_once(scene: Scene) -> None:
 
 def test_a_cancelled_task_waits_for_no_chunks_that_wont_come(scene: Scene) -> None:
     """An adopted job is done, and half of its circuits will never be asked for."""
-    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", {}))
+    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", (), {}))
     scene.line.begin()
     scene.start(0, 2)
     scene.say("old", "done")
@@ -149,7 +150,7 @@ def test_a_cancelled_task_waits_for_no_chunks_that_wont_come(scene: Scene) -> No
 
 
 def test_circuits_that_failed_elsewise_arent_waited_for(scene: Scene) -> None:
-    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", {}))
+    scene.line.adopt(OpenJob("old", (Run(0, 4, 10),), ((0, 4),), "job-1", (), {}))
     scene.line.begin()
     scene.start(0, 3)
     scene.say("old", "done")
