@@ -20,9 +20,8 @@ def entry(
     tag: str, state: str, job_id: str | None, start: int = 0, stop: int = 4, **more: Any
 ) -> dict[str, Any]:
     return {
-        "tag": tag, "task": "t", "session": int(tag[3]), "backend": "svc", "runs": [[start, stop, 10, 0]],
-        "attempt": 0, "state": state,
-        "job_id": job_id, "cost": [1, 40, 2.0], "usage_s": None, "reason": None, **more,
+        "tag": tag, "task": "t", "backend": "svc", "runs": [[start, stop, 10, 0]], "attempt": 0, "state": state,
+        "job_id": job_id, "session": int(tag[3]), "cost": [1, 40, 2.0], "usage_s": None, "reason": None, **more,
     }  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class Scene:
         self.purse = Purse(budget)
         link: Any = SimpleNamespace(
             enqueue=self.jobs.put,
+            send=lambda: None,
             fetch=lambda tag: tuple(map(Reference, self.fetched)),
             cancel=lambda tags, verdict: self.cancelled.put((list(tags), verdict)),
             forget=lambda tags: None,

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pyarrow as pa
@@ -18,7 +18,12 @@ from ray.cluster_utils import Cluster
 
 import ray_qjm
 from tests.faults.driver import COUNT, call
+from tests.services.process import ServiceProcess
+from tests.services.scene import quick
 from tests.storing import check_store, rows_of
+
+if TYPE_CHECKING:
+    from tests.faults.service_drivers import World
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +123,32 @@ def resumed(undisturbed: pa.Table) -> Callable[..., None]:
         check_store(Path(store), COUNT)
 
     return go_on
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster that outlives the drivers of a module's tests."""
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield found.address
+    found.shutdown()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="module")
+def service_process() -> Iterator[ServiceProcess]:
+    """A service in a process of its own, which outlives them too."""
+    found = ServiceProcess()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def here(service_process: ServiceProcess, tmp_path: Path, address: str) -> Iterator[World]:
+    """That service begun anew, and a test's drivers."""
+    from tests.faults.service_drivers import world  # it knows this module
+
+    service_process.begin(quick())
+    with world(service_process, tmp_path, address) as found:
+        yield found
 
 
 def eventually(true: Callable[[], bool], within: float = 30) -> None:
