@@ -14,9 +14,9 @@ import ray
 
 from ray_qjm.backends.base import Adapter, Facts, FetchFailed, Submission
 from ray_qjm.backends.desk import CLIENT_S, Client, Desk, Request, Told
-from ray_qjm.circuits.payload import decode
 from ray_qjm.cluster.desk_state import LEASE_S, DeskState
 from ray_qjm.cluster.messages import StoreSetup
+from ray_qjm.cluster.pieces import Pieces
 from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.orders import Run
@@ -31,6 +31,8 @@ NAMESPACE = "ray_qjm"
 PROTOCOL = 2
 #: Drivers that can wait for news at once.
 _WAITERS = 64
+
+_pieces = Pieces(ray.get)
 
 #: Below a task's store: what was submitted, in a folder an epoch.
 SUBMISSIONS = "submissions"
@@ -110,7 +112,9 @@ class JobMessage:
     def _submission(self) -> Submission:
         circuits: dict[int, Any] = {}
         for start, stop, reference in self.pieces:
-            circuits.update(zip(range(start, stop), decode(ray.get(reference[0])), strict=True))
+            mine = sum(max(0, min(run.stop, stop) - max(run.start, start)) for run in self.runs)
+            found = _pieces.circuits(reference[0], keep=mine < stop - start)
+            circuits.update(zip(range(start, stop), found, strict=True))
         cells = [(circuits[index], run.shots) for run in self.runs for index in range(run.start, run.stop)]
         return Submission(
             [circuit for circuit, _ in cells], [shots for _, shots in cells], self.tag, self.memory, self.seed

@@ -74,6 +74,8 @@ class DeskLink:
         self._client: tuple[str, StoreSetup | None] | None = None
         self._live: dict[str, JobMessage] = {}
         self._unwanted: dict[str, Verdict] = {}
+        self._jobs: list[JobMessage] = []
+        self._done: list[str] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._incarnation = ""
@@ -125,12 +127,26 @@ class DeskLink:
         self._listener.start()
 
     def enqueue(self, job: JobMessage) -> None:
-        """Hand over a job; it is handed over again to a desk that was restarted."""
-        assert self._client is not None
-        self._session.check()
+        """Hand over a job, with the next ``send``; it is handed over again to a desk that was restarted."""
         with self._lock:
             self._live[job.tag] = job
-        self._actor.enqueue.remote(self._client[0], [job])
+            self._jobs.append(job)
+
+    def send(self) -> None:
+        """Send what was handed over and what was forgotten.
+
+        One call for many: with calls of its own for each, a small job cost the desk's process 1.5 ms in place of 0.9
+        (``benchmarks/service_desk.py``).
+        """
+        self._session.check()
+        with self._lock:
+            jobs, self._jobs = self._jobs, []
+            done, self._done = self._done, []
+        if jobs:
+            assert self._client is not None
+            self._actor.enqueue.remote(self._client[0], jobs)
+        if done:
+            self._actor.forget.remote(done)
 
     def fetch(self, tag: str) -> tuple[Any, Any]:
         """Two references, for a job that is done: why there is no result, if so, and the result."""
@@ -140,19 +156,18 @@ class DeskLink:
 
     def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
         """Jobs that aren't wanted any more; said again to a desk that was restarted."""
-        self._session.check()
+        self.send()
         with self._lock:
             self._unwanted.update(dict.fromkeys(tags, verdict))
         self._actor.cancel.remote(list(tags), verdict)
 
     def forget(self, tags: Sequence[str]) -> None:
-        """Jobs of which nothing more is wanted."""
+        """Jobs of which nothing more is wanted; told with the next ``send``."""
         with self._lock:
             for tag in tags:
                 self._live.pop(tag, None)
                 self._unwanted.pop(tag, None)
-        self._session.check()
-        self._actor.forget.remote(list(tags))
+            self._done += tags
 
     def close(self) -> None:
         """Listen no more; returns when Ray isn't touched any more."""
@@ -161,6 +176,7 @@ class DeskLink:
         self._closed.set()
         if self._client is not None and self._session.goes_on():
             with suppress(Exception):  # it has died: then it knows nobody any more
+                self.send()
                 self._actor.bye.remote(self._client[0])
         if self._listener is not None:
             self._listener.join(_NEWS_S)

@@ -36,6 +36,8 @@ from ray_qjm.planning.tickets import FINAL
 from ray_qjm.planning.verdicts import Verdict
 from ray_qjm.results.jobs import Job
 
+#: Messages to the desk are gathered while more is to do, but for so many turns at most.
+TURNS = 32
 #: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
 AHEAD = 2
 #: A job that isn't full goes after so many seconds in which no circuit came: the source may wait for its results.
@@ -260,6 +262,7 @@ class ServiceLine:
     # The thread.
 
     def _run(self) -> None:
+        turns = 0
         while True:
             try:
                 call = self._queue.get(timeout=self._wait_s())
@@ -271,6 +274,10 @@ class ServiceLine:
                 call()
                 self._check_time()
                 self._want()
+                turns += 1
+                if turns >= TURNS or self._queue.empty():
+                    turns = 0
+                    self._link.send()
             except Exception as error:
                 self._break(error)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ray_qjm.options import Quota
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.polling import Counter
 from ray_qjm.planning.quota import Cost, Meter, Purse
-from ray_qjm.planning.tickets import AT_SERVICE, FINAL, Ticket
+from ray_qjm.planning.tickets import FINAL, Ticket
 from ray_qjm.planning.verdicts import TRANSIENT, Verdict
 
 #: Seconds between two look-ups of a tag: doubled from the first on.
@@ -41,6 +41,8 @@ class Book:
         self.meter = Meter(quota)
         self.purse = Purse(quota.budget)
         self.tickets: dict[str, Ticket] = {}
+        #: Those of them that are ``AT_SERVICE``: of all others no time matters but that of the next permit.
+        self._there: dict[str, Ticket] = {}
         self._counters = {name: Counter(*pair) for name, pair in polls.items()}
         self._jitter = jitter
         self._queues: dict[str, deque[str]] = {}
@@ -94,7 +96,7 @@ class Book:
         """
         if ticket.tag in self.tickets:
             return
-        self.tickets[ticket.tag] = ticket
+        self.tickets[ticket.tag] = self._there[ticket.tag] = ticket
         self.purse.reserve(ticket.tag, ticket.cost)
         ticket.first_at = ticket.sent_at = now
         ticket.resend = False
@@ -141,8 +143,8 @@ class Book:
             now: Seconds of any clock that goes on evenly.
             may_send: Whether this process may submit: another one may be about to take its place.
         """
-        for ticket in list(self.tickets.values()):
-            if ticket.look_at <= now and ticket.state in AT_SERVICE:
+        for ticket in self.at_service():
+            if ticket.look_at <= now:
                 self._look(ticket, now)
             elif ticket.timeout_s is not None and ticket.unwanted is None:
                 self._check_time(ticket, now)
@@ -158,21 +160,17 @@ class Book:
     def wake_at(self, now: float) -> float:
         """When ``step`` has something to do next, should nothing happen before; ``inf``: nothing."""
         times = [self._poll_at(counter) for counter in self._counters.values()]
-        for ticket in self.tickets.values():
-            if ticket.state in AT_SERVICE:
-                times.append(ticket.look_at)
+        for ticket in self._there.values():
+            times.append(ticket.look_at)
             if ticket.state == "cancelling":
                 times.append(ticket.not_before)
-            elif ticket.state == "queued":
-                ready = max(ticket.not_before, self._paused(ticket), self.meter.free_at(now))
-                # What has been ready all along waits for something else than time: a fence, a slot.
-                times.append(ready if ready > now else math.inf)
             if (
                 ticket.timeout_s is not None
                 and ticket.accepted_at is not None
                 and ticket.state in ("submitted", "running")
             ):
                 times.append(ticket.accepted_at + ticket.timeout_s)
+        times.append(self._permit_at(now))
         return min(times, default=math.inf)
 
     # Answers.
@@ -322,6 +320,23 @@ class Book:
                     return tag
         return None
 
+    def _permit_at(self, now: float) -> float:
+        """When time alone brings the next permit; ``inf``: it doesn't."""
+        free_at = self.meter.free_at(now)
+        first = math.inf
+        if free_at == math.inf:
+            return first
+        for queue in self._queues.values():
+            for tag in queue:
+                ticket = self.tickets[tag]
+                ready = max(ticket.not_before, self._paused(ticket), free_at)
+                # What has been ready all along waits for something else than time: a fence, a slot.
+                if now < ready < first:
+                    first = ready
+                    if first <= max(free_at, self._paused_until, self._throttled_until):
+                        return first  # none can be earlier
+        return first
+
     def _permit(self, ticket: Ticket, now: float) -> None:
         why_not = self.purse.why_not(ticket.cost)
         if why_not is not None:
@@ -330,6 +345,7 @@ class Book:
         self.meter.take(ticket.tag)
         self.purse.reserve(ticket.tag, ticket.cost)
         ticket.move("permit")
+        self._there[ticket.tag] = ticket
         self._actions.append(Intend(ticket.tag))
 
     def _look(self, ticket: Ticket, now: float) -> None:
@@ -346,6 +362,7 @@ class Book:
             return
         if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
             self._queues[ticket.client].remove(tag)
+            self._there[tag] = ticket
             self.meter.hold(tag)
             self.purse.reserve(tag, ticket.cost)
         self.meter.sent(tag, now)
@@ -525,7 +542,7 @@ class Book:
         twin.state, twin.first_at, twin.accepted_at = "submitted", now, now
         twin.look_at = math.inf
         twin.unwanted = Verdict("cancelled", "TwinJob", reason)
-        self.tickets[tag] = twin
+        self.tickets[tag] = self._there[tag] = twin
         self.meter.hold(tag)
         self.purse.reserve(tag, twin.cost)
         self._counters[twin.counter].accepted(tag, now)
@@ -535,6 +552,7 @@ class Book:
         if ticket.job_id is not None:
             self._paused_until = -math.inf if self._waits else self._paused_until  # a place came free there
         self.meter.release(ticket.tag)
+        self._there.pop(ticket.tag, None)
         self._counters[ticket.counter].tags.pop(ticket.tag, None)
 
     def _revoke(self, ticket: Ticket, now: float) -> None:
@@ -561,9 +579,9 @@ class Book:
         oldest = self.tickets[next(iter(counter.tags))].accepted_at
         return counter.poll_at(counter.polled_at if oldest is None else oldest)
 
-    def at_service(self) -> Iterable[Ticket]:
+    def at_service(self) -> list[Ticket]:
         """Jobs that may be at the service."""
-        return [ticket for ticket in self.tickets.values() if ticket.state in AT_SERVICE]
+        return list(self._there.values())
 
 
 def _since(at: float | None, now: float) -> float:

@@ -44,8 +44,8 @@ class Counter:
         self.tags[tag] = None
 
     def ended(self, now: float) -> None:
-        """One of its jobs is over."""
-        if self.ended_at is not None:
+        """One of its jobs is over; several that one answer tells of count once: their slots came free together."""
+        if self.ended_at is not None and now > self.ended_at:
             gap = now - self.ended_at
             self.between_s = gap if self.between_s is None else self.between_s + 0.3 * (gap - self.between_s)
         self.ended_at = now

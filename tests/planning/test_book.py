@@ -503,6 +503,21 @@ def test_polls_come_no_more_often_than_they_may_and_back_off_on_errors() -> None
     assert min(gaps) >= 1.0 and gaps[-1] > gaps[-2] > gaps[-3]
 
 
+def test_jobs_that_end_together_make_no_more_polls_than_one() -> None:
+    """Three slots of 1000 s each, filled and freed together: a poll every 20 s loses 1 % of the slots' time."""
+    scene = Scene()
+    for bunch in range(6):
+        tags = [f"{bunch}-{number}" for number in range(3)]
+        for tag in tags:
+            scene.submitted(tag)
+        scene.now += 1000.0
+        scene.book.polled("a", dict.fromkeys(tags, Seen("done")), scene.now)
+    scene.submitted("last")
+    before = scene.now
+    scene.until(Poll)
+    assert scene.now - before == pytest.approx(20.0, rel=0.05)
+
+
 def test_a_pause_without_jobs_is_no_measure_of_how_often_to_poll() -> None:
     scene = Scene()
     for tag in ("a", "b"):

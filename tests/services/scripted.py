@@ -54,6 +54,7 @@ class Fault(NamedTuple):
         reply: ``"id"``, or what comes in its place.
         takes_s: Seconds until then.
         code: IBM's code of an error with which it is refused.
+        throttled_s: It is refused with HTTP 429, and this many seconds to wait.
     """
 
     jobs: int = 1
@@ -61,6 +62,7 @@ class Fault(NamedTuple):
     reply: Literal["id", "drop", "502"] = "id"
     takes_s: float = 0.0
     code: int | None = None
+    throttled_s: float | None = None
 
 
 class Request(NamedTuple):
@@ -108,7 +110,7 @@ class Script:
         pending: Jobs that may be submitted or running.
         per_minute: Jobs that may be made in any 60 s.
         parallel: Jobs that run at once.
-        queue_s: Seconds that a job waits before it may run.
+        queue_s: Seconds that a job, by its number, waits before it may run; none overtakes another.
         run_s: Seconds that it runs.
         faults: Of a submission, by its number from 0.
         fails: Why the job with a number fails in the end, for instance ``"Error code: 1000"``; ``None``: it doesn't.
@@ -123,7 +125,7 @@ class Script:
     pending: int = 3
     per_minute: int | None = None
     parallel: int = 1
-    queue_s: float = 0.0
+    queue_s: Callable[[int], float] = lambda number: 0.0
     run_s: Callable[[Job], float] = lambda job: 10.0
     faults: Callable[[int], Fault] = lambda number: Fault()
     fails: Callable[[int], str | None] = lambda number: None
@@ -158,6 +160,7 @@ class ScriptedService:
         self._waiting: deque[Job] = deque()
         self._running: list[tuple[float, int, Job]] = []
         self._free_at = [0.0] * self.script.parallel
+        self._started_at = 0.0
         self._made: deque[float] = deque()
         self._by_tag: dict[str, list[Job]] = {}
 
@@ -173,7 +176,9 @@ class ScriptedService:
             fault = self.script.faults(number)
             answer: str | Exception = ""
             why: Exception | None = None
-            if fault.code is None and fault.jobs and fault.lands_s == 0:
+            if fault.throttled_s is not None:
+                why = ServiceError(429, "Throttled: others have used up the rate", fault.throttled_s)
+            elif fault.code is None and fault.jobs and fault.lands_s == 0:
                 why = self._why_not(parts, payload_bytes, now)
             elif fault.code is not None:
                 why = ServiceError(400, f"Failed to run program: refused. Error code: {fault.code}.")
@@ -343,7 +348,9 @@ class ScriptedService:
             lands = self._landing[0][0] if self._landing else float("inf")
             starts = float("inf")
             if self._waiting and self._free_at:
-                starts = max(self._free_at[0], self._waiting[0].made_at + self.script.queue_s)
+                first = self._waiting[0]
+                ready_at = first.made_at + self.script.queue_s(first.number)
+                starts = max(self._free_at[0], ready_at, self._started_at)
             at = min(ends, lands, starts)
             if at > now:
                 return now
@@ -355,6 +362,7 @@ class ScriptedService:
                 heapq.heappop(self._free_at)
                 job = self._waiting.popleft()
                 job.state, job.started_at = "running", at
+                self._started_at = at
                 heapq.heappush(self._running, (at + self.script.run_s(job), job.number, job))
 
     def _end(self, job: Job, at: float) -> None:

@@ -14,7 +14,7 @@ from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
-from ray_qjm.planning.tickets import FINAL, Ticket
+from ray_qjm.planning.tickets import AT_SERVICE, FINAL, Ticket
 from ray_qjm.planning.verdicts import Verdict
 from tests.services.scripted import Part
 
@@ -130,6 +130,8 @@ class SimulatedDesk:
         while actions := self.book.actions():
             for errand in actions:
                 self._perform(errand)
+        there = {tag for tag, ticket in self.book.tickets.items() if ticket.state in AT_SERVICE}
+        assert {ticket.tag for ticket in self.book.at_service()} == there
         self._wake += 1
         number, at = self._wake, self.book.wake_at(world.now)
         if at < math.inf:
