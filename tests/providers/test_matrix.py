@@ -104,7 +104,8 @@ def test_circuit_that_is_refused_fails_alone(provider: Provider, place: Any) -> 
         result = run(place(provider), partial(with_bad_one, provider))
     check_counts(result, {*range(COUNT)} - {BAD})
     failed = result[BAD]
-    assert failed.status == "failed" and failed.stage == "run"
+    # Refused before any other job has succeeded, it might be the service's fault as well.
+    assert failed.status == "failed" and failed.stage in ("run", "submit")
     assert provider.reason in str(failed.error)
     assert result.failures.num_rows == 1
 
