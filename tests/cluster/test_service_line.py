@@ -58,7 +58,6 @@ class Scene:
             fetch=lambda tag: tuple(map(Reference, self.fetched)),
             cancel=lambda tags, verdict: self.cancelled.put((list(tags), verdict)),
             forget=lambda tags: None,
-            send=lambda: None,
             close=lambda: None,
         )
         tasks: Any = SimpleNamespace(prepare=self._prepare, collect=self._collect, cancel=lambda: None)
