@@ -40,6 +40,9 @@ from ray_qjm.results.jobs import Job
 TURNS = 32
 #: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
 AHEAD = 2
+#: No more chunks are prepared while circuits of so many bytes wait for a permit: a fifth of the object store that Ray
+#: takes on a machine of 16 GB.
+PREFETCH_BYTES = 10**9
 #: A job that isn't full goes after so many seconds in which no circuit came: the source may wait for its results.
 LINGER_S = 10.0
 #: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
@@ -64,6 +67,7 @@ class _Piece:
     chunk: Chunk
     done: Callable[[Outcome | BaseException], None]
     data: Any = None
+    total_bytes: int = 0
     sheet: Any = None
 
 
@@ -317,13 +321,19 @@ class ServiceLine:
 
     def _want(self) -> None:
         """Ask for as many chunks as are useful now."""
-        waiting = sum(sent.state == "queued" for sent in self._sent.values())
+        queued = [sent for sent in self._sent.values() if sent.state == "queued"]
         room = 2 * self._slots - self._preparing
         blocked = any(x is not None for x in (self._assembly.closed, self._stopping, self._over_with))
-        wanted = 0 if blocked or waiting >= self._setup.ahead else max(0, room)
+        enough = len(queued) >= self._setup.ahead or self._waiting_bytes(queued) >= PREFETCH_BYTES
+        wanted = 0 if blocked or enough else max(0, room)
         if wanted != self._wanted or (wanted and not self._preparing):
             self._wanted = wanted
             self._tell(Wants(self._setup.backend, wanted))
+
+    def _waiting_bytes(self, queued: Sequence[_Sent]) -> int:
+        """Of circuits whose jobs wait for a permit; a full job is let through, however large."""
+        chunks = {start for sent in queued[1:] for start in sent.chunks}
+        return sum(self._pieces[start].total_bytes for start in chunks if start in self._pieces)
 
     def _resize(self, slots: int) -> None:
         self._slots = slots
@@ -353,7 +363,7 @@ class ServiceLine:
             del self._pieces[piece.chunk.start]
             piece.done(told)
         else:
-            piece.data, piece.sheet = data, sheet
+            piece.data, piece.sheet, piece.total_bytes = data, sheet, told.total_bytes
             self._do(self._assembly.prepared(piece.chunk, told.sizes))
         self._catch_up()
         if self._preparing == 0 and (self._drained or self._stopping is not None):
@@ -497,8 +507,11 @@ class ServiceLine:
         """Jobs of an earlier session that had ended before their chunks were there."""
         if self._over_with is not None:
             return
+        ended = [sent for sent in self._sent.values() if sent.news is not None]
+        if not ended:
+            return
         have = Ranges((piece.chunk.start, piece.chunk.stop) for piece in self._pieces.values() if piece.sheet)
-        for sent in list(self._sent.values()):
+        for sent in ended:
             news = sent.news
             # Of a task that was cancelled no more chunks will come.
             all_there = self._stopping is not None and self._preparing == 0

@@ -32,12 +32,14 @@ class Prepared:
     """What the driver is told of a chunk that can be submitted.
 
     Attributes:
-        sizes: Bytes of each circuit that can be, by row number.
+        sizes: Bytes of each circuit that can be, by row number; 0 where no limit is set on them.
+        total_bytes: Of all circuits as they lie in Ray's object store.
         started: When it began, seconds since the epoch.
         seconds: How long it took.
     """
 
     sizes: Mapping[int, int]
+    total_bytes: int
     started: float
     seconds: float
 
@@ -144,7 +146,7 @@ class ServiceWorker:
             items.append(circuit)
             sizes[ready.index] = packed_bytes(circuit, squeezed=self._facts.squeezed) if self._weighing else 0
         data = encode(items)
-        prepared = Prepared(sizes, started, time.perf_counter() - begun)
+        prepared = Prepared(sizes, len(data), started, time.perf_counter() - begun)
         columns = dict(self._builder.columns(chunk, payload))
         return prepared, data, Sheet(chunk, rows, columns, dict(self._builder.marks), prepared)
 

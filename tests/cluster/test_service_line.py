@@ -83,7 +83,7 @@ class Scene:
     def _prepare(self, chunk: Chunk, payload: Any, done: Any) -> None:
         def now() -> None:
             sizes = dict.fromkeys(range(chunk.start, chunk.stop), 0)
-            done(Prepared(sizes, 0.0, 0.1), "data", "sheet")
+            done(Prepared(sizes, 0, 0.0, 0.1), "data", "sheet")
 
         if self.hold_back:
             self.preparing.append(now)
