@@ -83,6 +83,46 @@ class WorkerDiedError(RayQjmError):
     """The process that ran a circuit died each time (out of memory, a crash in native code)."""
 
 
+class PayloadTooLargeError(RayQjmError):
+    """A circuit is larger than a job of the service may be."""
+
+
+class NoCreditError(RayQjmError):
+    """A budget, of the task or of the account, or the provider's own credit, doesn't cover the circuit's job."""
+
+
+class JobFailedError(RayQjmError):
+    """A service accepted a job and ended it without a result; the message quotes its reason."""
+
+
+class JobRanTooLongError(JobFailedError):
+    """A service ended a job because it ran for longer than it allows."""
+
+
+class JobTimeoutError(RayQjmError):
+    """A job wasn't done within ``RunOptions.job_timeout_s``."""
+
+
+class JobCancelledError(RayQjmError):
+    """A service, or somebody at it, cancelled a job; we didn't."""
+
+
+class JobNotCancelledError(RayQjmError):
+    """The task was cancelled, and the service didn't say that it cancelled the job: it may still run."""
+
+
+class JobLostError(RayQjmError):
+    """Whether a job was accepted can't be told, or its result can't be had any more: it may be billed."""
+
+
+class JobAbsentError(RayQjmError):
+    """A job never reached its service, as far as that can be known."""
+
+
+class DeskGoneError(RayQjmError):
+    """The process that submits an account's jobs gave no answer any more."""
+
+
 class AmbiguousCircuitError(RayQjmError, LookupError):
     """Several circuits answer to one name or object.
 

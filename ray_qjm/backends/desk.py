@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError, Submission
 from ray_qjm.backends.calls import Calls, Journal, Writer
 from ray_qjm.backends.codes import words
+from ray_qjm.errors import JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
@@ -33,7 +34,7 @@ LOOK_AROUND_S = 5.0
 #: Deadline of a call that asks, where no ticket says another.
 ASK_S = 120.0
 #: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
-ABSENT = "JobAbsentError"
+ABSENT = JobAbsentError.__name__
 #: The journal's entry of what was spent in all.
 SPENT = "#spent"
 
@@ -495,7 +496,7 @@ class Desk:
             self._book.intended(tag, self._clock())
         else:
             reason = f"its intent can't be written down ({problem})"
-            self._book.held(tag, self._clock(), Verdict("give up", "StoreUnavailableError", reason))
+            self._book.held(tag, self._clock(), Verdict("give up", StoreUnavailableError.__name__, reason))
 
     def _send(self, tag: str) -> None:
         ticket = self._book.tickets[tag]

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ray_qjm.backends.codes import judge
+from ray_qjm.errors import JobCancelledError, JobFailedError, JobRanTooLongError
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
 
@@ -57,7 +58,7 @@ def seen(told: Mapping[str, Any], metrics: Mapping[str, Any] | None = None, reas
         return Seen(state, failure(reason_of(told) or reason, _code(told)), _usage(metrics), facts)
     if state == "cancelled":
         why = reason_of(told) or "without a reason"
-        verdict = Verdict("again", "JobCancelledError", f"the service cancelled it: {why}")
+        verdict = Verdict("again", JobCancelledError.__name__, f"the service cancelled it: {why}")
         return Seen(state, verdict, _usage(metrics), facts)
     return Seen(state, None, _usage(metrics) if state == "done" else None, facts)
 
@@ -68,7 +69,7 @@ def failure(reason: str, code: int | None) -> Verdict:
     judged = judge(Exception(text if code is None else f"Error code {code}; {text}"), "split job")
     # It is over: nothing about it is unknown.
     what = "again" if judged.what == "unknown" else judged.what
-    kind = "JobRanTooLongError" if code == RAN_TOO_LONG else "JobFailedError"
+    kind = JobRanTooLongError.__name__ if code == RAN_TOO_LONG else JobFailedError.__name__
     return Verdict(what, kind, judged.reason)
 
 

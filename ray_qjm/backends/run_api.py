@@ -11,7 +11,7 @@ from ray_qjm.backends.answers import read_answer, seed_option
 from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
 from ray_qjm.backends.held_jobs import HeldJobs
-from ray_qjm.errors import BackendResultError
+from ray_qjm.errors import BackendResultError, JobFailedError, JobLostError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import TRANSIENT, Verdict
@@ -140,7 +140,7 @@ class RunAdapter:
         try:
             job = self._jobs.get(job_id)
         except JobGoneError as error:
-            return Seen("lost", Verdict("give up", "JobLostError", str(error)))
+            return Seen("lost", Verdict("give up", JobLostError.__name__, str(error)))
         status = job.status()
         state = _state_of(status)
         if state in ("done", "failed"):
@@ -162,7 +162,7 @@ class RunAdapter:
             self._answers[job_id] = answers
             return Seen("done")
         reason = _told(job) or next((answer.error for answer in answers if answer.error), "it failed")
-        return Seen("failed", Verdict("split job", "JobFailedError", reason))
+        return Seen("failed", Verdict("split job", JobFailedError.__name__, reason))
 
     def _result(self, job_id: str, job: Any) -> list[Answer]:
         result = job.result()
@@ -211,7 +211,7 @@ def _state_of(status: Any) -> str | None:
 
 def _odd(job_id: str, why: str) -> Seen:
     """Nothing can be said of a job; should that last, it is lost."""
-    return Seen(None, Verdict("give up", "JobLostError", f"job {job_id} can't be followed: {why}"))
+    return Seen(None, Verdict("give up", JobLostError.__name__, f"job {job_id} can't be followed: {why}"))
 
 
 def _named(error: Exception) -> str:

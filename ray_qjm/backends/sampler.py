@@ -14,6 +14,7 @@ from qiskit.providers import JobStatus
 from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
 from ray_qjm.backends.held_jobs import HeldJobs
+from ray_qjm.errors import JobLostError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
@@ -94,7 +95,7 @@ class SamplerAdapter:
         try:
             job = self._jobs.get(job_id)
         except JobGoneError as error:
-            return Seen("lost", Verdict("give up", "JobLostError", str(error)))
+            return Seen("lost", Verdict("give up", JobLostError.__name__, str(error)))
         status = job.status()
         state = _STATES.get(status.name if isinstance(status, JobStatus) else str(status).upper())
         if state != "failed":

@@ -27,7 +27,7 @@ from ray_qjm.cluster.backend_actor import (
 )
 from ray_qjm.cluster.messages import StoreSetup
 from ray_qjm.cluster.session import Session
-from ray_qjm.errors import BackendLoadError, InvalidInputError, TaskFailedError
+from ray_qjm.errors import BackendLoadError, DeskGoneError, InvalidInputError, TaskFailedError
 from ray_qjm.options import Quota
 from ray_qjm.planning.verdicts import Verdict
 
@@ -273,7 +273,7 @@ class DeskLink:
                 _log.info("no news from the desk of %s: %s", self._account, words(error))
                 if time.monotonic() - last > _SILENT_S:
                     reason = f"its desk gave no answer for {_SILENT_S:g} s ({words(error)})"
-                    verdict = Verdict("give up", "DeskGoneError", reason)
+                    verdict = Verdict("give up", DeskGoneError.__name__, reason)
                     with self._lock:
                         tags = list(self._live)
                     heard([Told(tag, "lost", None, 0, verdict, {}, {}) for tag in tags])

@@ -19,7 +19,16 @@ from ray_qjm.circuits.identity import digest, of_transpiling
 from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.cluster.messages import StoreSetup, TaskSetup
 from ray_qjm.cluster.stored_inputs import StoredInputs
-from ray_qjm.errors import InvalidInputError, StoreMismatchError, WorkerDiedError
+from ray_qjm.errors import (
+    DeskGoneError,
+    InvalidInputError,
+    JobCancelledError,
+    JobNotCancelledError,
+    JobTimeoutError,
+    NoCreditError,
+    StoreMismatchError,
+    WorkerDiedError,
+)
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.results.objects import Objects
@@ -32,11 +41,11 @@ from ray_qjm.results.store import SHOTS, Opened, take
 MAY_PASS = frozenset(
     {
         WorkerDiedError.__name__,
-        "NoCreditError",
-        "JobCancelledError",
-        "JobNotCancelledError",
-        "JobTimeoutError",
-        "DeskGoneError",
+        NoCreditError.__name__,
+        JobCancelledError.__name__,
+        JobNotCancelledError.__name__,
+        JobTimeoutError.__name__,
+        DeskGoneError.__name__,
     }
 )
 

@@ -24,7 +24,14 @@ from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_tasks import ServiceTasks, watch
 from ray_qjm.cluster.service_work import Prepared
-from ray_qjm.errors import RayQjmError, TaskCancelledError
+from ray_qjm.errors import (
+    JobFailedError,
+    JobLostError,
+    JobNotCancelledError,
+    NoCreditError,
+    RayQjmError,
+    TaskCancelledError,
+)
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit, Whole
 from ray_qjm.planning.events import Chunk, Closed, Wants
@@ -49,7 +56,7 @@ LINGER_S = 10.0
 _FETCH_S = (0.5, 60.0)
 _FETCHES = 12
 #: What a job is refused with that goes beyond a budget.
-_NO_CREDIT = "NoCreditError"
+_NO_CREDIT = NoCreditError.__name__
 #: Rows of a chunk that no job has circuits of are tried to be made so often.
 _PACKS = 5
 #: How long the end of its thread is waited for.
@@ -534,7 +541,7 @@ class ServiceLine:
         if news.state == "done":
             self._fetch(sent, lambda: self._do(self._assembly.done(sent.order.number)))
         else:
-            verdict = news.verdict or Verdict("give up", "JobFailedError", "no reason was told")
+            verdict = news.verdict or Verdict("give up", JobFailedError.__name__, "no reason was told")
             self._over(sent, news.state, verdict)
 
     def _over(self, sent: _Sent, state: str, verdict: Verdict) -> None:
@@ -599,9 +606,9 @@ class ServiceLine:
             sent.raw = RayQjmError(reason)
             then()
         elif final and self._setup.retry.lost == "resubmit":
-            self._over(sent, "lost", Verdict("again", "JobLostError", reason))
+            self._over(sent, "lost", Verdict("again", JobLostError.__name__, reason))
         else:
-            self._over(sent, "lost", Verdict("give up", "JobLostError", reason))
+            self._over(sent, "lost", Verdict("give up", JobLostError.__name__, reason))
 
     def _collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
         sent = None if order is None else self._sent[order.number]
@@ -692,7 +699,7 @@ class ServiceLine:
         if self._stopping is not None:
             return
         self._stopping = Verdict(
-            "cancelled", "TaskCancelledError", "the task was cancelled before it was run"
+            "cancelled", TaskCancelledError.__name__, "the task was cancelled before it was run"
         )
         self._give_up_at = time.monotonic() + SERVICE_GRACE_S
         self._link.cancel(
@@ -706,7 +713,7 @@ class ServiceLine:
             self._stop()
         self._give_up_at, self._leave_at = math.inf, time.monotonic() + RESULTS_GRACE_S
         reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
-        verdict = Verdict("cancelled", "JobNotCancelledError", reason)
+        verdict = Verdict("cancelled", JobNotCancelledError.__name__, reason)
         for sent in list(self._sent.values()):
             if sent.state not in FINAL:
                 if sent.state != "queued":

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ray_qjm.errors import InvalidTransitionError
+from ray_qjm.errors import InvalidTransitionError, PayloadTooLargeError
 from ray_qjm.options import Limits
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run, joined
@@ -258,7 +258,7 @@ class Assembly:
             yield from self._offer(self._packer.add(circuit, shots, size, first))
         else:
             reason = f"it takes {size} bytes, and a job may have {self._packer.limits.max_payload_bytes}"
-            verdict = Verdict("give up", "PayloadTooLargeError", reason)
+            verdict = Verdict("give up", PayloadTooLargeError.__name__, reason)
             piece.lacks.append(Lack(circuit, circuit + 1, verdict))
 
     def _leave(self, number: int) -> Order:

@@ -10,6 +10,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from ray_qjm.errors import (
+    JobAbsentError,
+    JobCancelledError,
+    JobFailedError,
+    JobLostError,
+    JobTimeoutError,
+    NoCreditError,
+)
 from ray_qjm.options import Quota
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.polling import Counter
@@ -340,7 +348,9 @@ class Book:
     def _permit(self, ticket: Ticket, now: float) -> None:
         why_not = self.purse.why_not(ticket.cost)
         if why_not is not None:
-            self._end(ticket, "refuse", Verdict("no credit", "NoCreditError", f"no credit left: {why_not}"))
+            self._end(
+                ticket, "refuse", Verdict("no credit", NoCreditError.__name__, f"no credit left: {why_not}")
+            )
             return
         self.meter.take(ticket.tag)
         self.purse.reserve(ticket.tag, ticket.cost)
@@ -389,7 +399,7 @@ class Book:
         tired = verdict.what == "again" and ticket.attempts >= ticket.retry.attempts
         if not ticket.resend:
             absent = f"it never reached the service ({verdict.reason.rstrip('.')})"
-            self._end(ticket, "refuse", Verdict("again", "JobAbsentError", absent), cost)
+            self._end(ticket, "refuse", Verdict("again", JobAbsentError.__name__, absent), cost)
             return
         if tired or _since(ticket.first_at, now) >= ticket.retry.give_up_s:
             tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
@@ -448,7 +458,9 @@ class Book:
         elif said.state == "done":
             self._over(ticket, "finish", None, now)
         elif said.state == "failed":
-            verdict = said.verdict or Verdict("split job", "JobFailedError", "it failed, without a reason")
+            verdict = said.verdict or Verdict(
+                "split job", JobFailedError.__name__, "it failed, without a reason"
+            )
             if verdict.what in TRANSIENT and ticket.unwanted is None:
                 self._try_again(ticket, verdict, now)
             else:
@@ -457,7 +469,9 @@ class Book:
             if ticket.state == "cancelling":
                 self._over(ticket, "end", ticket.unwanted, now)
             else:
-                verdict = said.verdict or Verdict("again", "JobCancelledError", "the service cancelled it")
+                verdict = said.verdict or Verdict(
+                    "again", JobCancelledError.__name__, "the service cancelled it"
+                )
                 self._try_again(ticket, verdict, now, "cancelled")
         elif said.state == "running" and ticket.state == "submitted":
             ticket.move("run")
@@ -571,7 +585,7 @@ class Book:
             return
         if now - ticket.accepted_at >= (ticket.timeout_s or math.inf):
             reason = f"job {ticket.job_id} was not done after {ticket.timeout_s:g} s (job_timeout_s)"
-            self.cancel(ticket.tag, Verdict("elsewhere", "JobTimeoutError", reason), now)
+            self.cancel(ticket.tag, Verdict("elsewhere", JobTimeoutError.__name__, reason), now)
 
     def _poll_at(self, counter: Counter) -> float:
         if counter.polling or not counter.tags:
@@ -592,11 +606,11 @@ def _lost(ticket: Ticket) -> Verdict:
     said = "" if ticket.verdict is None else f" ({ticket.verdict.reason.rstrip('.')})"
     return Verdict(
         "give up",
-        "JobLostError",
+        JobLostError.__name__,
         f"no reply came to its submission{said}, and the service can't be asked for it: it may have run, and may be "
         "billed. RetryPolicy(lost='resubmit') runs such circuits again.",
     )
 
 
 def _gone(ticket: Ticket) -> Verdict:
-    return Verdict("give up", "JobLostError", f"the service doesn't know job {ticket.job_id} any more")
+    return Verdict("give up", JobLostError.__name__, f"the service doesn't know job {ticket.job_id} any more")
