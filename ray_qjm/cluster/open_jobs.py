@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.cluster.backend_actor import SUBMISSIONS
-from ray_qjm.cluster.service_line import OpenJob
+from ray_qjm.cluster.line_jobs import OpenJob
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.planning.adopting import Past, adoptable
 from ray_qjm.planning.events import Chunk

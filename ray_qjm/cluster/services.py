@@ -19,9 +19,10 @@ from ray_qjm.circuits.payload import smallest_qpy
 from ray_qjm.cluster.backend_actor import Counter
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.desk_state import state_root
+from ray_qjm.cluster.line_jobs import LineSetup
 from ray_qjm.cluster.messages import TaskSetup
 from ray_qjm.cluster.open_jobs import EarlierJobs
-from ray_qjm.cluster.service_line import LineSetup, ServiceLine
+from ray_qjm.cluster.service_line import ServiceLine
 from ray_qjm.cluster.service_tasks import ServiceTasks
 from ray_qjm.cluster.session import connect
 from ray_qjm.errors import BackendLoadError, InvalidInputError

@@ -14,8 +14,9 @@ import pytest
 from ray_qjm.backends.base import FetchFailed
 from ray_qjm.backends.desk import Told
 from ray_qjm.cluster import service_line
+from ray_qjm.cluster.line_jobs import LineSetup, OpenJob
 from ray_qjm.cluster.messages import Outcome
-from ray_qjm.cluster.service_line import LineSetup, OpenJob, ServiceLine
+from ray_qjm.cluster.service_line import ServiceLine
 from ray_qjm.cluster.service_work import Prepared
 from ray_qjm.options import Budget, Limits, RetryPolicy
 from ray_qjm.planning.assembly import Assembly

@@ -1,0 +1,149 @@
+"""What a line of work at a service keeps of its chunks and jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray_qjm.backends.desk import Told
+from ray_qjm.cluster.messages import Outcome
+from ray_qjm.options import RetryPolicy
+from ray_qjm.planning.events import Chunk
+from ray_qjm.planning.orders import Order, Run
+from ray_qjm.planning.quota import Cost
+from ray_qjm.results.jobs import Job
+
+#: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
+AHEAD = 2
+
+
+@dataclass(slots=True)
+class Piece:
+    """A chunk that is being worked on; its references keep circuits and sheet in Ray's object store."""
+
+    chunk: Chunk
+    done: Callable[[Outcome | BaseException], None]
+    data: Any = None
+    total_bytes: int = 0
+    sheet: Any = None
+
+
+@dataclass(slots=True)
+class Sent:
+    """A job that was handed to the desk."""
+
+    order: Order
+    tag: str
+    state: str = "queued"
+    job: Job | None = None
+    #: Its result: a reference, or why there is none.
+    raw: Any = None
+    answers: Any = None
+    #: Whether ``answers`` is there: its result was fetched and read.
+    read: bool = False
+    fetches: int = 0
+    position: int | None = None
+    eta_s: float | None = None
+    #: Chunks that have circuits in it and aren't stored yet.
+    chunks: set[int] = field(default_factory=set)
+    #: Circuits of a job of an earlier session that have no rows: they come in as chunks while it runs.
+    awaited: list[tuple[int, int]] = field(default_factory=list)
+    #: What was told of its end before they had.
+    news: Told | None = None
+    #: Whether an earlier session has it in the table of jobs.
+    noted: bool = False
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job of an earlier session of the task that may be at its service.
+
+    Attributes:
+        tag: Its own.
+        runs: All that it runs.
+        awaited: The circuits of these that have no rows, as ranges.
+        job_id: As the service calls it, if known.
+        past: Ids of other jobs with its tag, which ended without a result.
+        note: What its journal said of it.
+        noted: Whether it is in the store's table of jobs.
+    """
+
+    tag: str
+    runs: tuple[Run, ...]
+    awaited: tuple[tuple[int, int], ...]
+    job_id: str | None
+    past: tuple[str, ...]
+    note: Mapping[str, Any]
+    noted: bool = False
+
+
+@dataclass(frozen=True)
+class LineSetup:
+    """What a line has to know of its task and backend.
+
+    Attributes:
+        backend: Position in the task's list.
+        name: Of the backend.
+        counter: What the desk calls it.
+        account: Whose quota it uses.
+        prefix: Leads the tags of its jobs: unique for each session of a task.
+        task_id: Of the task.
+        session: Number of this session of it.
+        retry: See ``RetryPolicy``.
+        job_timeout_s: See ``RunOptions``.
+        memory: Whether single shots are wanted.
+        base: The task's ``simulator_base``.
+        costs: Estimated QPU seconds of a job and of an execution.
+        ahead: Jobs that may wait for a permit.
+    """
+
+    backend: int
+    name: str
+    counter: str
+    account: str
+    prefix: str
+    task_id: str
+    session: int
+    retry: RetryPolicy
+    job_timeout_s: float | None
+    memory: bool
+    base: int
+    costs: tuple[float, float]
+    ahead: int = AHEAD
+
+
+def job_row(backend: str, order: Order, news: Told, usage: float | None, tag: str | None = None) -> Job:
+    """A job that is over, for the table of jobs."""
+    times = news.times
+    started, ended = times.get("started"), times.get("ended", time.time())
+    begun = started if started is not None else times.get("submitted")
+    return Job(
+        job_id=news.job_id or tag or news.tag,
+        backend=backend,
+        start=order.start,
+        stop=order.stop,
+        attempt=order.attempt + max(0, news.attempts - 1),
+        state=news.state,
+        reason=None if news.verdict is None else str(news.verdict),
+        submitted=times.get("submitted"),
+        started=started,
+        ended=ended,
+        circuits=order.circuits,
+        shots=order.executions,
+        seconds=None if begun is None else max(0.0, ended - begun),
+        usage_s=usage,
+    )
+
+
+def overlap(order: Order, chunk: Chunk) -> bool:
+    """Whether a job has circuits of a chunk."""
+    return any(run.start < chunk.stop and chunk.start < run.stop for run in order.runs)
+
+
+def spent(order: Order, news: Told, usage: float | None) -> Cost | None:
+    """What a job has cost, where it differs from what was reserved."""
+    if news.job_id is None and news.state != "lost":
+        return Cost()  # it never was at the service
+    return None if usage is None else Cost(1, order.executions, usage)
