@@ -380,6 +380,8 @@ class Desk:
                 return
         for request in requests:
             if request.counter not in self._open:
+                # This process has just taken the place of another, and the driver hasn't heard yet: once it has, it
+                # brings first its backends, then all its jobs again.
                 continue
             self._requests[request.tag] = request
             self._notes[request.tag] = request.note
