@@ -91,9 +91,24 @@ def test_desk_killed_with_jobs_done_that_nobody_has_fetched(here: Scene) -> None
     check_nothing_twice(here.service.story(), 12)
 
 
+class Slowly:
+    """A text, once it is unpickled, which takes its time: in the worker that makes rows of it too."""
+
+    def __reduce__(self) -> Any:
+        return _slowly, ()
+
+
+def _slowly() -> str:
+    time.sleep(3)
+    return "slow"
+
+
 def slow(index: int) -> Any:
     time.sleep(0.03)
-    return marked(index)
+    circuit = marked(index)
+    if index == 5:
+        circuit.metadata = {"text": Slowly()}
+    return circuit
 
 
 @pytest.mark.parametrize("name", ["ray::transpile", "ray::collect"])
