@@ -72,8 +72,8 @@ def clock(count: int, seeds: int, console: Console) -> None:
             f"{100 * min(one.least for one in mine):.2f}",
             f"{median(one.jobs for one in mine):.0f}",
             f"{median(one.total_s for one in mine):.0f}",
-            spread([one.ratio for one in mine], ".4f"),
-            spread([one.total_s / one.any_s for one in mine]),
+            spread([one.ratio for one in mine]),
+            f"{median(one.total_s / one.any_s for one in mine):.3f}",
             f"{median(one.polls / one.jobs for one in mine):.0f}",
         )
     console.print(table)
@@ -121,7 +121,7 @@ def main() -> None:
     real = commands.add_parser("desk", help="one desk on a real Ray, against a pool of threads")
     service_desk.add_arguments(real)
     arguments = parser.parse_args()
-    console = Console(width=118)  # tables are as wide, on a terminal or not
+    console = Console(width=140)  # tables are as wide, on a terminal or not
     console.print(f"python -m benchmarks.service {' '.join(sys.argv[1:])}", highlight=False)
     console.print(f"{machine()}, load {os.getloadavg()}", highlight=False)
     if arguments.command == "clock":

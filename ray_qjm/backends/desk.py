@@ -303,7 +303,7 @@ class Desk:
     def _run(self) -> None:
         around_at = self._clock() + LOOK_AROUND_S
         while True:
-            wake = min(self._book.wake_at(self._clock()), around_at, self._calls.next_due)
+            wake = min(self._wake_at(), around_at, self._calls.next_due)
             try:
                 call = self._queue.get(timeout=max(0.0, wake - self._clock()))
             except queue.Empty:
@@ -325,6 +325,13 @@ class Desk:
                     self._perform(errand)
                 except Exception:  # the others are given once only
                     _log.exception("ray_qjm desk")
+
+    def _wake_at(self) -> float:
+        try:
+            return self._book.wake_at(self._clock())
+        except Exception:  # as above
+            _log.exception("ray_qjm desk")
+            return self._clock() + LOOK_AROUND_S
 
     def _opened(self, counter: str, polls: tuple[float, float]) -> None:
         self._book.add_counter(counter, polls)
@@ -353,6 +360,10 @@ class Desk:
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
         for request in requests:
+            if request.counter not in self._open:
+                # This process has just taken the place of another, and the driver hasn't heard yet: once it has, it
+                # brings first its backends, then all its jobs again.
+                continue
             self._requests[request.tag] = request
             self._notes[request.tag] = request.note
             known = self._book.tickets.get(request.tag)

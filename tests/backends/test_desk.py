@@ -139,6 +139,21 @@ def test_jobs_of_a_client_are_run_once_and_their_results_fetched() -> None:
     assert desk.idle() and scene.jobs() == 8 and scene.service.refused == {}
 
 
+def test_a_job_that_comes_before_its_backend_is_taken_when_it_is_brought_again() -> None:
+    """A desk was restarted, and its driver sent a job before it knew: the desk's thread died of it."""
+    scene = Scene()
+    desk = Desk(Quota(), Memory())
+    try:
+        client = Reader(desk)
+        desk.enqueue("task", [request("x")])
+        desk.open("a", lambda: scene.adapter, POLLS)
+        desk.enqueue("task", [request("x"), request("y")])
+        assert client.end("x").state == client.end("y").state == "done"
+    finally:
+        desk.close()
+    assert scene.jobs() == 2
+
+
 @pytest.mark.parametrize(
     "fault",
     [Fault(jobs=0, reply="drop"), Fault(reply="drop"), Fault(reply="502"), Fault(lands_s=0.1, reply="drop")],
