@@ -34,6 +34,7 @@ from ray_qjm.planning.events import (
     Failure,
     Finish,
     Gate,
+    Paced,
     Shortened,
     Slots,
     Start,
@@ -312,6 +313,8 @@ class Coordinator:
     def _heard(self, news: Event | Job | None) -> None:
         if isinstance(news, Job):
             self._collector.jobs.add(news)
+        elif isinstance(news, Paced):
+            self._apply(Paced(news.chunk, self._taken_s(news.chunk, news.seconds)))
         elif news is not None:
             self._apply(news)
 
@@ -369,15 +372,18 @@ class Coordinator:
         if not outcome.noted:
             job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
         rows = self._collector.take(outcome, job)
-        held = self._held.of(chunk)
-        # A slow generator makes small chunks as a slow simulation does.
-        seconds = outcome.seconds if held is None else max(outcome.seconds, held.read_s)
+        seconds = self._taken_s(chunk, outcome.seconds)
         self._held.release(chunk, rows)
         self._failures.add(*within(outcome.failures, chunk.start, chunk.stop))
         self._apply(
             Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred, outcome.returned)
         )
         self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
+
+    def _taken_s(self, chunk: Chunk, seconds: float) -> float:
+        """How long a chunk took: a slow generator makes small chunks as a slow simulation does."""
+        held = self._held.of(chunk)
+        return seconds if held is None else max(seconds, held.read_s)
 
     def _write_failed(self, action: WriteFailed) -> None:
         failure = action.failure

@@ -29,7 +29,7 @@ from ray_qjm.errors import (
     TaskCancelledError,
 )
 from ray_qjm.planning.assembly import Act, Assembly, Close, Collect, Submit
-from ray_qjm.planning.events import Chunk, Closed, Wants
+from ray_qjm.planning.events import Chunk, Closed, Paced, Wants
 from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.quota import Cost, Purse
 from ray_qjm.planning.ranges import Ranges
@@ -76,7 +76,7 @@ class ServiceLine:
         tasks: ServiceTasks,
         purse: Purse,
         lock: threading.Lock,
-        tell: Callable[[Wants | Closed | Job | None], None],
+        tell: Callable[[Wants | Paced | Closed | Job | None], None],
     ) -> None:
         self._setup = setup
         self._assembly = assembly
@@ -277,6 +277,7 @@ class ServiceLine:
             piece.done(told)
         else:
             piece.data, piece.sheet, piece.total_bytes = data, sheet, told.total_bytes
+            self._tell(Paced(piece.chunk, told.seconds))
             self._do(self._assembly.prepared(piece.chunk, told.sizes))
         self._catch_up()
         if self._preparing == 0 and (self._drained or self._stopping is not None):

@@ -28,7 +28,7 @@ from ray_qjm.cluster.session import connect
 from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Budget, Limits, RunOptions
 from ray_qjm.planning.assembly import Assembly
-from ray_qjm.planning.events import Closed, Wants
+from ray_qjm.planning.events import Closed, Paced, Wants
 from ray_qjm.planning.quota import Purse
 from ray_qjm.planning.seeds import simulator_base
 from ray_qjm.results.jobs import Job
@@ -161,7 +161,7 @@ def make_lines(
     task_id: str,
     options: RunOptions,
     earlier: EarlierJobs,
-    tell: Callable[[Wants | Closed | Job | None], None],
+    tell: Callable[[Wants | Paced | Closed | Job | None], None],
 ) -> dict[int, ServiceLine]:
     """A line of work to each service; each listens, and acts once it is told to ``begin``.
 

@@ -94,6 +94,14 @@ class Wants:
 
 
 @dataclass(frozen=True, slots=True)
+class Paced:
+    """A service's chunk took so long to be prepared; its rows come when its jobs are over."""
+
+    chunk: Chunk
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """A backend takes nothing more: no credit, or it fails everything."""
 
@@ -138,7 +146,7 @@ class Gate:
     open: bool
 
 
-Event = Slots | Wants | Closed | Stored | Crashed | Shortened | Dropped | Cancel | Gate
+Event = Slots | Wants | Paced | Closed | Stored | Crashed | Shortened | Dropped | Cancel | Gate
 
 
 # Actions.

@@ -25,6 +25,7 @@ from ray_qjm.planning.events import (
     Failure,
     Finish,
     Gate,
+    Paced,
     Shortened,
     Slots,
     Start,
@@ -161,6 +162,8 @@ class Schedule:
                 self.backends[event.backend].slots = event.slots
             case Wants():
                 self.backends[event.backend].wants = event.chunks
+            case Paced():
+                self.backends[event.chunk.backend].sizer.observe(len(event.chunk), event.seconds)
             case Closed():
                 self._closed(event, actions)
             case Gate():
@@ -198,7 +201,7 @@ class Schedule:
         state.done += event.done
         self.done += event.done
         ran = len(chunk) - sum(d.stop - d.start for d in event.deferred)
-        if not chunk.memory:
+        if not chunk.memory and not state.service:
             state.sizer.observe(ran, event.seconds)
         if event.done:
             self._streak = _Streak()
