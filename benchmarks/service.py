@@ -108,7 +108,8 @@ def desk(arguments: argparse.Namespace, console: Console) -> None:
 def _line(one: Round) -> str:
     return (
         f"round {one.number}  {one.way:<4}  {one.jobs_per_s:6.0f} jobs/s  {one.polls} polls  {one.sends} sends  "
-        f"{1000 * one.cpu_s / one.jobs:.2f} ms of CPU a job, other processes {1000 * one.other_s / one.jobs:.2f}"
+        f"{1000 * one.cpu_s / one.jobs:.2f} ms of CPU a job, of it {1000 * one.adapter_s / one.jobs:.2f} the service's"
+        + (f"; driver {1000 * one.other_s / one.jobs:.2f}" if one.way == "desk" else "")
     )
 
 

@@ -131,7 +131,8 @@ def measure(arguments: argparse.Namespace, told: Callable[[Round], None]) -> lis
     count, pending, job_s = arguments.jobs, arguments.pending, arguments.job_s
     circuits = [_circuit(number) for number in range(count)]
     rounds: list[Round] = []
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # A Ray of its own: without an address it joins any that somebody has started on this machine.
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
             ahead = max(2, pending // 4) if arguments.ahead is None else arguments.ahead
