@@ -1,7 +1,7 @@
 """What the engine asks of a service: one small protocol, which an adapter for each kind of client keeps.
 
 An adapter lives in the process of its desk. Its methods may block for as long as a network call takes, and are
-called from several threads, ``submit`` from one at a time. None of them retries: what an error means is for
+called from several threads at once, ``submit`` too. None of them retries: what an error means is for
 ``classify`` to say and for the desk to act on.
 """
 
