@@ -391,3 +391,13 @@ def test_a_backend_is_opened_once_however_many_ask_at_once() -> None:
         for thread in threads:
             thread.join(30)
     assert len(made) == 1
+
+
+def test_a_quota_is_changed_only_while_nobody_uses_it() -> None:
+    scene, (one, other) = Scene(), (Quota(max_pending=1), Quota(max_pending=5))
+    with scene.desk(Memory(), one) as desk:
+        assert desk.take_quota(other) == other
+        desk.hello(Client("task"))
+        assert desk.take_quota(one) == other
+        desk.bye("task")
+        assert desk.take_quota(one) == one

@@ -43,7 +43,7 @@ class Reference:
 class Scene:
     """A line, what it was asked for, and what it said."""
 
-    def __init__(self, budget: Budget | None = None, lost: Any = "fail") -> None:
+    def __init__(self, budget: Budget | None = None, lost: Any = "fail", ahead: int = 2) -> None:
         self.jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.cancelled: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.told: list[Any] = []
@@ -63,7 +63,9 @@ class Scene:
         )
         tasks: Any = SimpleNamespace(prepare=self._prepare, collect=self._collect, cancel=lambda: None)
         retry = RetryPolicy(lost=lost)
-        setup = LineSetup(0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0))
+        setup = LineSetup(
+            0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0), ahead
+        )
         assembly = Assembly(Limits(max_circuits=4), mixed=False, shots_of=lambda index: 10)
         self.line = ServiceLine(setup, assembly, link, tasks, self.purse, threading.Lock(), self.told.append)
 
@@ -77,6 +79,12 @@ class Scene:
         fields = {"attempts": 1, "verdict": None, "times": {}, "facts": {}, **more}
         self.line.heard([Told(tag, state, job_id, **fields)])
 
+    def settled(self) -> None:
+        """All that the line was told so far is done."""
+        done = threading.Event()
+        self.line._queue.put(done.set)
+        assert done.wait(20)
+
     def answer(self) -> tuple[Chunk, Any]:
         """The next answer to a chunk."""
         return self.answers.get(timeout=20)
@@ -84,7 +92,7 @@ class Scene:
     def _prepare(self, chunk: Chunk, payload: Any, done: Any) -> None:
         def now() -> None:
             sizes = dict.fromkeys(range(chunk.start, chunk.stop), 0)
-            done(Prepared(sizes, 0, 0.0, 0.1), "data", "sheet")
+            done(Prepared(sizes, 100, 0.0, 0.1), "data", "sheet")
 
         if self.hold_back:
             self.preparing.append(now)
@@ -213,4 +221,31 @@ def test_jobs_within_a_budget_go_though_the_next_one_doesnt() -> None:
         scene.say(job.tag, "done", f"job-{number}")
     assert scene.answer()[0] == Chunk(0, 12)
     assert scene.cancelled.empty()
+    scene.line.close()
+
+
+def test_a_job_that_is_not_full_goes_when_no_circuit_comes_any_more(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source may be waiting for its results."""
+    monkeypatch.setattr(service_line, "LINGER_S", 0.05)
+    scene.line.begin()
+    scene.start(0, 2)
+    assert scene.jobs.get(timeout=20).runs == (Run(0, 2, 10),)
+
+
+@pytest.mark.parametrize(("most", "more"), [(10**9, True), (150, True), (100, False)])
+def test_what_waits_for_a_permit_is_bounded_in_bytes(
+    most: int, more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the job that is next."""
+    monkeypatch.setattr(service_line, "PREFETCH_BYTES", most)
+    scene = Scene(ahead=10)
+    scene.line.begin()
+    scene.start(0, 4)
+    scene.start(4, 8)
+    scene.settled()
+    assert scene.jobs.qsize() == 2
+    *_, last = (news for news in scene.told if isinstance(news, Wants))
+    assert (last.chunks > 0) is more
     scene.line.close()
