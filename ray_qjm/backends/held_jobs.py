@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from qiskit.providers import JobStatus
+
 from ray_qjm.backends.base import JobGoneError
+from ray_qjm.backends.codes import judge, words
+from ray_qjm.errors import JobLostError
+from ray_qjm.planning.errands import Seen
+from ray_qjm.planning.verdicts import TRANSIENT, Verdict
 
 #: Between a job's own id and what makes it unique: some backends call all their jobs the same.
 _NUMBERED = "#"
+
+#: What providers call the states of their jobs; ``JobStatus`` is only one of their vocabularies.
+_WORDS: dict[str, str] = {
+    "submitted": "initializing initialized queued validating submitted created pending waiting scheduled accepted",
+    "running": "running executing in_progress processing started active",
+    "cancelled": "cancelled canceled aborted",
+    "done": "done completed complete finished success succeeded successful",
+    "failed": "error failed failure errored rejected",
+}
+_STATES: dict[str, str] = {name: state for state, names in _WORDS.items() for name in names.split()}
 
 
 class HeldJobs:
@@ -63,3 +79,57 @@ class HeldJobs:
         """Keep a job no more."""
         with self._lock:
             self._jobs.pop(job_id, None)
+
+    def ask(self, job_ids: Sequence[str], seen: Callable[[str, Any, str], Seen]) -> Mapping[str, Seen]:
+        """How jobs are, asked one by one; what is wrong with one job says nothing of the others.
+
+        Args:
+            job_ids: Which.
+            seen: Makes out of id, job and state what else there is to say of it.
+
+        Raises:
+            Exception: Of the network, if none of them can be asked.
+        """
+        found: dict[str, Seen] = {}
+        silent = None
+        for job_id in job_ids:
+            try:
+                job = self.get(job_id)
+                status = job.status()
+                state = state_of(status)
+                found[job_id] = (
+                    _odd(job_id, f"nobody knows what its status {status!r} means")
+                    if state is None
+                    else seen(job_id, job, state)
+                )
+            except JobGoneError as error:
+                found[job_id] = Seen("lost", Verdict("give up", JobLostError.__name__, str(error)))
+            except Exception as error:
+                if judge(error, "give up").what in (*TRANSIENT, "unknown"):
+                    silent = error
+                else:
+                    named = f"{type(error).__name__}: {words(error)}"
+                    found[job_id] = _odd(job_id, f"the question how it is raises {named}")
+        if silent is not None and not found:
+            raise silent
+        # No news of the others: a job is where it was, and isn't missing.
+        return {job_id: found.get(job_id, Seen("submitted")) for job_id in job_ids}
+
+
+def state_of(status: Any) -> str | None:
+    """What a job's status means, be it a ``JobStatus``, a member of another enumeration or a text.
+
+    Returns:
+        One of ``Seen``'s states; ``None``: nobody knows.
+    """
+    if not isinstance(status, JobStatus):
+        status = getattr(status, "name", status)
+        known = {str(member.value): member for member in JobStatus}
+        status = known.get(str(status), status)
+    name = str(getattr(status, "name", status)).rpartition(".")[2]
+    return _STATES.get(name.strip().lower().replace(" ", "_").replace("-", "_"))
+
+
+def _odd(job_id: str, why: str) -> Seen:
+    """Nothing can be said of a job; should that last, it is lost."""
+    return Seen(None, Verdict("give up", JobLostError.__name__, f"job {job_id} can't be followed: {why}"))

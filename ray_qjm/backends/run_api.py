@@ -5,26 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qiskit.providers import JobStatus
-
 from ray_qjm.backends.answers import read_answer, seed_option
-from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
+from ray_qjm.backends.base import Answer, Facts, Submission
 from ray_qjm.backends.codes import judge, words
 from ray_qjm.backends.held_jobs import HeldJobs
-from ray_qjm.errors import BackendResultError, JobFailedError, JobLostError
+from ray_qjm.errors import BackendResultError, JobFailedError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import TRANSIENT, Verdict
-
-#: What providers call the states of their jobs; ``JobStatus`` is only one of their vocabularies.
-_WORDS: dict[str, str] = {
-    "submitted": "initializing initialized queued validating submitted created pending waiting scheduled accepted",
-    "running": "running executing in_progress processing started active",
-    "cancelled": "cancelled canceled aborted",
-    "done": "done completed complete finished success succeeded successful",
-    "failed": "error failed failure errored rejected",
-}
-_STATES: dict[str, str] = {name: state for state, names in _WORDS.items() for name in names.split()}
 
 
 class RunAdapter:
@@ -87,20 +75,7 @@ class RunAdapter:
         Raises:
             Exception: Of the network, if nothing can be asked at all.
         """
-        found: dict[str, Seen] = {}
-        silent = None
-        for job_id in job_ids:
-            try:
-                found[job_id] = self._seen(job_id)
-            except Exception as error:  # what is wrong with one job says nothing of the others
-                if judge(error, "give up").what in (*TRANSIENT, "unknown"):
-                    silent = error
-                else:
-                    found[job_id] = _odd(job_id, f"the question how it is raises {_named(error)}")
-        if silent is not None and not found:
-            raise silent
-        # No news of the others: a job is where it was, and isn't missing.
-        return {job_id: found.get(job_id, Seen("submitted")) for job_id in job_ids}
+        return self._jobs.ask(job_ids, self._seen)
 
     def fetch(self, job_id: str) -> list[Answer]:
         """See ``Adapter``: an answer a circuit, in the order of the submission.
@@ -136,17 +111,9 @@ class RunAdapter:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
         return judge(error, "split job")
 
-    def _seen(self, job_id: str) -> Seen:
-        try:
-            job = self._jobs.get(job_id)
-        except JobGoneError as error:
-            return Seen("lost", Verdict("give up", JobLostError.__name__, str(error)))
-        status = job.status()
-        state = _state_of(status)
+    def _seen(self, job_id: str, job: Any, state: str) -> Seen:
         if state in ("done", "failed"):
             return self._ended(job_id, job, state)
-        if state is None:
-            return _odd(job_id, f"nobody knows what its status {status!r} means")
         return Seen(state, facts=_queue(job) if state == "submitted" else {})
 
     def _ended(self, job_id: str, job: Any, state: str) -> Seen:
@@ -197,25 +164,6 @@ def stages_of(backend: Any) -> dict[str, str]:
         if callable(name):
             found[f"{stage}_method"] = str(name())
     return found
-
-
-def _state_of(status: Any) -> str | None:
-    """What a job's status means, be it a ``JobStatus``, a member of another enumeration or a text."""
-    if not isinstance(status, JobStatus):
-        status = getattr(status, "name", status)
-        known = {str(member.value): member for member in JobStatus}
-        status = known.get(str(status), status)
-    name = str(getattr(status, "name", status)).rpartition(".")[2]
-    return _STATES.get(name.strip().lower().replace(" ", "_").replace("-", "_"))
-
-
-def _odd(job_id: str, why: str) -> Seen:
-    """Nothing can be said of a job; should that last, it is lost."""
-    return Seen(None, Verdict("give up", JobLostError.__name__, f"job {job_id} can't be followed: {why}"))
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {words(error)}"
 
 
 def _told(job: Any) -> str | None:

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import ClassicalRegister
-from qiskit.providers import JobStatus
 
-from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
+from ray_qjm.backends.base import Answer, Facts, Submission
 from ray_qjm.backends.codes import judge, words
 from ray_qjm.backends.held_jobs import HeldJobs
-from ray_qjm.errors import JobLostError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
@@ -25,16 +23,6 @@ LOOSE = "ray_qjm_loose"
 #: What ``fetch`` gives for a circuit: for each register its packed bits, uint8 of shape ``(shots, bytes)``,
 #: big-endian, and how many bits it has.
 PubBits = dict[str, tuple[NDArray[np.uint8], int]]
-
-_STATES = {
-    "INITIALIZING": "submitted",
-    "QUEUED": "submitted",
-    "VALIDATING": "submitted",
-    "RUNNING": "running",
-    "CANCELLED": "cancelled",
-    "DONE": "done",
-    "ERROR": "failed",
-}
 
 
 class SamplerAdapter:
@@ -72,8 +60,12 @@ class SamplerAdapter:
         return None
 
     def status(self, job_ids: Sequence[str]) -> Mapping[str, Seen]:
-        """See ``Adapter``; a request a job, as there is no other way."""
-        return {job_id: self._seen(job_id) for job_id in job_ids}
+        """See ``Adapter``; a request a job, as there is no other way.
+
+        Raises:
+            Exception: Of the network, if nothing can be asked at all.
+        """
+        return self._jobs.ask(job_ids, self._seen)
 
     def fetch(self, job_id: str) -> list[PubBits]:
         """See ``Adapter``: the bits of each circuit, in the order of the submission."""
@@ -91,13 +83,7 @@ class SamplerAdapter:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
         return judge(error, "split job")
 
-    def _seen(self, job_id: str) -> Seen:
-        try:
-            job = self._jobs.get(job_id)
-        except JobGoneError as error:
-            return Seen("lost", Verdict("give up", JobLostError.__name__, str(error)))
-        status = job.status()
-        state = _STATES.get(status.name if isinstance(status, JobStatus) else str(status).upper())
+    def _seen(self, job_id: str, job: Any, state: str) -> Seen:
         if state != "failed":
             return Seen(state)
         try:
