@@ -29,7 +29,7 @@ import ray
 from qiskit import QuantumCircuit
 
 from ray_qjm.backends.base import Answer, Submission
-from ray_qjm.backends.desk import Told
+from ray_qjm.backends.desk_messages import Told
 from ray_qjm.circuits.payload import encode
 from ray_qjm.cluster.backend_actor import Counter, JobMessage
 from ray_qjm.cluster.desk_link import DeskLink

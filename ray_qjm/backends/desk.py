@@ -13,12 +13,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
-from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError, Submission
+from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError
 from ray_qjm.backends.calls import Calls, Journal, Writer
 from ray_qjm.backends.codes import words
+from ray_qjm.backends.desk_clients import Clients
+from ray_qjm.backends.desk_ledger import SPENT, Ledger
+from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.errors import JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
@@ -35,8 +37,6 @@ LOOK_AROUND_S = 5.0
 ASK_S = 120.0
 #: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
 ABSENT = JobAbsentError.__name__
-#: The journal's entry of what was spent in all.
-SPENT = "#spent"
 
 _log = logging.getLogger(__name__)
 
@@ -56,81 +56,6 @@ class NoFence:
         return True
 
 
-@dataclass(frozen=True)
-class Client:
-    """A task of some driver, as a client of the desk.
-
-    Attributes:
-        name: No other task or session of it has the same.
-        journal: Of its store; ``None``: it has none.
-        may_send: Whether its driver is still the one whose jobs count; asked just before each submission.
-        open_: What its store's journal says of jobs that may be at the service, by tag.
-    """
-
-    name: str
-    journal: Journal | None = None
-    may_send: Callable[[], bool] = field(default=lambda: True)
-    open_: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Request:
-    """A job that a client wants submitted.
-
-    Attributes:
-        tag: Travels with the job.
-        counter: Which backend.
-        cost: What to reserve.
-        retry: See ``RetryPolicy``.
-        timeout_s: See ``RunOptions.job_timeout_s``.
-        note: Facts that stand in the journal: which circuits, of which task.
-        make: Gives the submission when it is time; ``None``: it was sent before, and won't be again.
-        job_id: Of a job that was sent before, if known.
-        past: Ids of other jobs with this tag, as the journal tells them.
-    """
-
-    tag: str
-    counter: str
-    cost: Cost
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    timeout_s: float | None = None
-    note: Mapping[str, Any] = field(default_factory=dict)
-    make: Callable[[], Submission] | None = None
-    job_id: str | None = None
-    past: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Told:
-    """What became of a job, for its client.
-
-    Attributes:
-        tag: Which; of a job beside the one that counts (an attempt that failed, a twin) its tag, ``~`` and its id.
-        state: See ``planning.tickets``.
-        job_id: As the service calls it.
-        attempts: How often it was sent.
-        verdict: Why it ended, if not well.
-        times: ``submitted``, ``started``, ``ended``: seconds since the epoch, as far as known.
-        facts: What else the service says: ``position``, ``eta_s``, ``usage_s``; of a job beside also its ``runs``.
-    """
-
-    tag: str
-    state: str
-    job_id: str | None
-    attempts: int
-    verdict: Verdict | None
-    times: Mapping[str, float]
-    facts: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class _Known:
-    client: Client
-    seen: float
-    number: int = 0
-    events: list[tuple[int, Told]] = field(default_factory=list)
-
-
 class Desk:
     """See the module's docstring.
 
@@ -141,6 +66,7 @@ class Desk:
         before: What the journal knows: its entries by tag.
         clock: Seconds that go on evenly.
         client_s: See ``CLIENT_S``.
+        look_around_s: See ``LOOK_AROUND_S``.
     """
 
     def __init__(
@@ -151,15 +77,16 @@ class Desk:
         before: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        client_s: float | None = None,
+        client_s: float = CLIENT_S,
+        look_around_s: float = LOOK_AROUND_S,
     ) -> None:
-        self._client_s = CLIENT_S if client_s is None else client_s
+        self._client_s = client_s
+        self._look_around_s = look_around_s
         #: Another after each start: numbers of events begin anew then.
         # The time leads it, so that what a later one writes is read after what an earlier one wrote.
         self.incarnation = f"{time.time_ns():020}-{secrets.token_hex(4)}"
         self.counts = {"sent": 0, "polls": 0, "looks": 0}
         self._clock = clock
-        self._journal = journal
         self._fence = NoFence() if fence is None else fence
         self._adapters: dict[str, Adapter] = {}
         self._opening = threading.Lock()
@@ -167,23 +94,19 @@ class Desk:
         self._began = clock()
         self._book = Book(quota, {}, jitter=random.random)
         self._requests: dict[str, Request] = {}
-        self._notes: dict[str, Mapping[str, Any]] = {}
-        self._times: dict[str, dict[str, float]] = {}
         #: Jobs that aren't wanted any more, and aren't here yet: messages may overtake each other.
         self._unwanted: dict[str, Verdict] = {}
-        self._clients: dict[str, _Known] = {}
+        self._clients = Clients(clock)
         self._orphans = dict(before or {})
         self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
-        #: Jobs whose cost is among what was spent already.
-        self._spent = self._book.purse.spent
         #: Jobs that are over, and of which no client has said that it knows: it may yet ask for them.
         self._over = {tag: entry for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
         if before:
             self._book.meter.spend_all(clock())
-        self._changed = threading.Condition()
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._calls = Calls(clock, self._queue.put)
         self._writer = Writer(self._queue.put)
+        self._ledger = Ledger(journal, self._writer, self._clients, self._book.purse.spent)
         self._thread = threading.Thread(target=self._run, name="ray_qjm desk", daemon=True)
         self._thread.start()
 
@@ -213,12 +136,7 @@ class Desk:
 
     def hello(self, client: Client) -> None:
         """A client is there, perhaps again."""
-        with self._changed:
-            known = self._clients.get(client.name)
-            if known is None:
-                self._clients[client.name] = _Known(client, self._clock())
-            else:
-                known.seen = self._clock()
+        self._clients.hello(client)
         # What its store knows and the desk's own journal doesn't: that lay on a node which is gone.
         self._queue.put(lambda: self._take_orphans(client.open_))
 
@@ -238,23 +156,8 @@ class Desk:
         self._queue.put(lambda: self._forget(tags))
 
     def events(self, client: str, after: int, timeout: float) -> tuple[int, list[Told]] | None:
-        """What became of a client's jobs since event number ``after``; waits for something to tell.
-
-        Returns:
-            The number to ask after next time, and what there is; ``None``: no such client has said hello.
-        """
-        with self._changed:
-            known = self._clients.get(client)
-            if known is None:
-                return None
-            known.seen = self._clock()
-            known.events = [item for item in known.events if item[0] > after]
-            if not known.events:
-                self._changed.wait_for(lambda: known.events or client not in self._clients, timeout)
-            if client not in self._clients:
-                return None
-            known.seen = self._clock()
-            return known.number, [told for _, told in known.events]
+        """What became of a client's jobs since event number ``after``: see ``Clients.events``."""
+        return self._clients.events(client, after, timeout)
 
     def fetch(self, tag: str) -> Any:
         """The result of a job that is done, or ``FetchFailed``; asks the service each time."""
@@ -280,11 +183,9 @@ class Desk:
 
     def bye(self, client: str) -> None:
         """A client has nothing more to ask."""
-        with self._changed:
-            known = self._clients.pop(client, None)
-            self._changed.notify_all()
+        known = self._clients.leave(client)
         if known is not None:
-            self._queue.put(lambda: self._left([known.client], self._clock()))
+            self._queue.put(lambda: self._left([known], self._clock()))
 
     def take_quota(self, quota: Quota) -> Quota:
         """Change the quota if nobody uses the present one; return the one that holds."""
@@ -324,7 +225,7 @@ class Desk:
     # The thread.
 
     def _run(self) -> None:
-        around_at = self._clock() + LOOK_AROUND_S
+        around_at = self._clock() + self._look_around_s
         while True:
             try:
                 wake = min(self._book.wake_at(self._clock()), around_at, self._calls.next_due)
@@ -337,7 +238,7 @@ class Desk:
                 call()
                 now = self._clock()
                 if now >= around_at:
-                    around_at = now + LOOK_AROUND_S
+                    around_at = now + self._look_around_s
                     self._look_around(now)
                 self._calls.check(now)
                 self._book.step(now, may_send=self._fence.holds())
@@ -369,22 +270,21 @@ class Desk:
             cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
             ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
             ticket.past = tuple(entry.get("past") or ())
-            self._notes[tag] = entry
+            self._ledger.know(tag, entry)
             self._book.restore(ticket, now)
             if now - self._began < WINDOW_S:
                 self._book.meter.spend_all(now)  # an earlier desk may have sent it just now
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
-        with self._changed:
-            if client not in self._clients:
-                return
+        if client not in self._clients:
+            return
         for request in requests:
             if request.counter not in self._open:
                 # This process has just taken the place of another, and the driver hasn't heard yet: once it has, it
                 # brings first its backends, then all its jobs again.
                 continue
             self._requests[request.tag] = request
-            self._notes[request.tag] = request.note
+            self._ledger.know(request.tag, request.note)
             known = self._book.tickets.get(request.tag)
             if known is not None:
                 self._book.hand_over(request.tag, client)
@@ -409,7 +309,7 @@ class Desk:
             elif known is None and (request.make is None or request.job_id is not None):
                 self._book.restore(ticket, self._clock())
                 ticket.resend = request.make is not None
-                self._note(ticket, self._entry(ticket))
+                self._ledger.write(ticket)
             else:
                 self._book.enqueue(ticket)
             unwanted = self._unwanted.pop(request.tag, None)
@@ -435,17 +335,11 @@ class Desk:
 
     def _drop(self, tag: str) -> None:
         self._requests.pop(tag, None)
-        self._notes.pop(tag, None)
-        self._times.pop(tag, None)
-        self._writer.put({"tag": tag, "gone": True}, [self._journal])
+        self._ledger.drop(tag)
 
     def _look_around(self, now: float) -> None:
         """Drivers that have died: what they had not submitted won't be; nobody could read what has no store."""
-        with self._changed:
-            dead = [known.client for known in self._clients.values() if now - known.seen > self._client_s]
-            for client in dead:
-                del self._clients[client.name]
-        self._left(dead, now)
+        self._left(self._clients.leave_silent(now - self._client_s), now)
         for ticket in list(self._book.tickets.values()):
             # A client may take a while to hear that there is a new desk.
             if (
@@ -453,7 +347,7 @@ class Desk:
                 and ticket.client not in self._clients
                 and now - self._began > self._client_s
             ):
-                self._over[ticket.tag] = self._entry(ticket)
+                self._over[ticket.tag] = self._ledger.entry(ticket)
                 self._forget([ticket.tag])
 
     def _left(self, clients: Sequence[Client], now: float) -> None:
@@ -482,7 +376,7 @@ class Desk:
             case Changed() if errand.tag in self._book.tickets:
                 self._tell(self._book.tickets[errand.tag])
             case Beside():
-                self._tell_beside(errand)
+                self._ledger.tell_beside(errand)
 
     def _intend(self, tag: str) -> None:
         ticket, request = self._book.tickets[tag], self._requests.get(tag)
@@ -490,8 +384,7 @@ class Desk:
             verdict = Verdict("again", ABSENT, "it never reached the service")
             self._queue.put(lambda: self._book.held(tag, self._clock(), verdict))
             return
-        entry = self._entry(ticket) | {"intended": time.time()}
-        self._note(ticket, entry, lambda problem: self._intended(tag, problem))
+        self._ledger.write(ticket, lambda problem: self._intended(tag, problem), intended=time.time())
 
     def _intended(self, tag: str, problem: str | None) -> None:
         if problem is None:
@@ -511,9 +404,9 @@ class Desk:
                 job = make()
             except Exception as error:
                 return Verdict("again", type(error).__name__, words(error))
-            known = self._clients.get(ticket.client)
+            client = self._clients.get(ticket.client)
             try:
-                wanted = known is not None and known.client.may_send()
+                wanted = client is not None and client.may_send()
             except Exception as error:  # nothing was sent: no client's error, and none that a job could cause
                 return Verdict("give up", type(error).__name__, words(error))
             if not wanted:
@@ -528,7 +421,7 @@ class Desk:
 
         def done(answer: str | Verdict | None) -> None:
             if isinstance(answer, str):
-                self._times.setdefault(tag, {})["submitted"] = time.time()
+                self._ledger.submitted(tag)
                 self._book.accepted(tag, answer, self._clock())
             elif ticket.sends == sends:
                 self._book.held(tag, self._clock(), answer)
@@ -581,96 +474,11 @@ class Desk:
             failed=lambda error: self._book.revoked(tag, False, self._clock()),
         )
 
-    # What is told and written.
-
     def _tell(self, ticket: Ticket) -> None:
-        times = self._times.setdefault(ticket.tag, {})
-        times |= {name: float(ticket.facts[name]) for name in ("started", "ended") if ticket.facts.get(name)}
-        if ticket.state in FINAL:
-            times.setdefault("ended", time.time())
-        spent = self._book.purse.spent
-        if spent != self._spent:
-            # First: should this process die between the two, a job is counted twice rather than not at all.
-            self._spent = spent
-            entry = {"tag": SPENT, "cost": [spent.jobs, spent.executions, spent.qpu_seconds]}
-            self._writer.put(entry, [self._journal])
-        if ticket.state != "queued" or ticket.attempts or ticket.past:
-            self._note(ticket, self._entry(ticket))
+        self._ledger.spend(self._book.purse.spent)
+        self._ledger.tell(ticket)
         if ticket.client == NOBODY and ticket.state in FINAL:
             self._forget([ticket.tag])
-        told = Told(
-            ticket.tag,
-            ticket.state,
-            ticket.job_id,
-            ticket.attempts,
-            ticket.verdict,
-            dict(times),
-            {key: value for key, value in ticket.facts.items() if key not in ("started", "ended")},
-        )
-        self._say(ticket.client, told)
-
-    def _tell_beside(self, job: Beside) -> None:
-        """A job that doesn't count: it was paid all the same, and its task says so, now and when it is resumed."""
-        note = self._notes.get(job.tag)
-        if note is None or "runs" not in note:
-            return  # all that it was beside is forgotten
-        times = dict(self._times.get(job.tag, {}))
-        if not job.twin:
-            self._times.pop(job.tag, None)  # the next attempt has its own
-        times |= {name: float(job.facts[name]) for name in ("started", "ended") if job.facts.get(name)}
-        times.setdefault("ended", time.time())
-        tag, usage_s = f"{job.tag}~{job.job_id or job.attempt}", job.facts.get("usage_s")
-        entry = {
-            **{name: note[name] for name in ("task", "backend", "runs", "attempt") if name in note},
-            "tag": tag,
-            "beside": True,
-            "cost": list(astuple(job.cost)),
-            "state": job.state,
-            "job_id": job.job_id,
-            "usage_s": usage_s,
-            "reason": str(job.verdict),
-            **times,
-        }
-        known = self._clients.get(job.client)
-        if known is not None and known.client.journal is not None:
-            self._writer.put(entry, [known.client.journal])
-        facts = {"usage_s": usage_s, "runs": note["runs"]}
-        self._say(job.client, Told(tag, job.state, job.job_id, job.attempt, job.verdict, times, facts))
-
-    def _say(self, client: str, told: Told) -> None:
-        with self._changed:
-            known = self._clients.get(client)
-            if known is not None:
-                known.number += 1
-                known.events.append((known.number, told))
-                self._changed.notify_all()
-
-    def _entry(self, ticket: Ticket) -> dict[str, Any]:
-        """What the journals say of a job: enough to go on with it."""
-        return {
-            **self._notes.get(ticket.tag, {}),
-            "tag": ticket.tag,
-            "counter": ticket.counter,
-            "client": ticket.client,
-            "cost": [ticket.cost.jobs, ticket.cost.executions, ticket.cost.qpu_seconds],
-            "retry": vars(ticket.retry),
-            "state": ticket.state,
-            "job_id": ticket.job_id,
-            "past": list(ticket.past),
-            "usage_s": ticket.facts.get("usage_s"),
-            "reason": None if ticket.verdict is None else str(ticket.verdict),
-            "verdict": None if ticket.verdict is None else list(astuple(ticket.verdict)),
-            **self._times.get(ticket.tag, {}),
-        }
-
-    def _note(
-        self, ticket: Ticket, entry: Mapping[str, Any], then: Callable[[str | None], None] | None = None
-    ) -> None:
-        journals = [self._journal]
-        known = self._clients.get(ticket.client)
-        if known is not None and known.client.journal is not None:
-            journals.append(known.client.journal)
-        self._writer.put(entry, journals, then)
 
 
 def _nothing() -> None:

@@ -13,7 +13,8 @@ import cloudpickle
 import ray
 
 from ray_qjm.backends.base import Adapter, Facts, FetchFailed, Submission
-from ray_qjm.backends.desk import CLIENT_S, Client, Desk, Request, Told
+from ray_qjm.backends.desk import CLIENT_S, Desk
+from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.cluster.desk_state import LEASE_S, DeskState
 from ray_qjm.cluster.messages import StoreSetup
 from ray_qjm.cluster.pieces import Pieces

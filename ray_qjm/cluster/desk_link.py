@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from ray_qjm.backends.base import Facts
 from ray_qjm.backends.codes import words
-from ray_qjm.backends.desk import Told
+from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.backend_actor import (
     NAMESPACE,
     PROTOCOL,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_qjm.backends.desk import Told
+from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.events import Chunk

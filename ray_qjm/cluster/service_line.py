@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ray_qjm.backends.desk import ABSENT, Told
+from ray_qjm.backends.desk import ABSENT
+from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.line_jobs import LineSetup, OpenJob, Piece, Sent, job_row, overlap, spent

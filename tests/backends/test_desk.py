@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ray_qjm.backends import desk as desk_module
 from ray_qjm.backends.base import Answer, Submission
-from ray_qjm.backends.desk import Client, Desk, Request, Told
+from ray_qjm.backends.desk import Desk
+from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.options import Budget, Quota, RetryPolicy
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.tickets import FINAL
@@ -69,9 +69,11 @@ class Scene:
         assert self.let_go.wait(30)
 
     @contextmanager
-    def desk(self, journal: Any, quota: Quota | None = None, before: Any = None) -> Iterator[Desk]:
+    def desk(
+        self, journal: Any, quota: Quota | None = None, before: Any = None, **seconds: Any
+    ) -> Iterator[Desk]:
         """A desk with the one backend."""
-        desk = Desk(Quota() if quota is None else quota, journal, before=before)
+        desk = Desk(Quota() if quota is None else quota, journal, before=before, **seconds)
         try:
             desk.open("a", lambda: self.adapter, POLLS)
             yield desk
@@ -317,13 +319,9 @@ def test_an_intent_whose_job_never_arrived_is_told_for_packing_again() -> None:
     assert told.verdict is not None and told.verdict.what == "again" and scene.jobs() == 0
 
 
-def test_a_client_that_was_taken_for_dead_gets_its_results_when_it_comes_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(desk_module, "CLIENT_S", 0.05)
-    monkeypatch.setattr(desk_module, "LOOK_AROUND_S", 0.01)
+def test_a_client_that_was_taken_for_dead_gets_its_results_when_it_comes_back() -> None:
     scene = Scene(Script(run_s=lambda job: 0.1))
-    with scene.desk(Memory()) as desk:
+    with scene.desk(Memory(), client_s=0.05, look_around_s=0.01) as desk:
         client = Reader(desk, journal=Memory())
         desk.enqueue("task", [request("x")])
         client.state("x", "submitted")

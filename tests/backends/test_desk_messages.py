@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ray_qjm.backends.base import FetchFailed
-from ray_qjm.backends.desk import Client, Desk
+from ray_qjm.backends.desk import Desk
+from ray_qjm.backends.desk_messages import Client
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.verdicts import Verdict
 from tests.backends.test_desk import POLLS, RETRY, Memory, Reader, Scene, request

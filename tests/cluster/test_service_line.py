@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ray_qjm.backends.base import FetchFailed
-from ray_qjm.backends.desk import Told
+from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster import service_line
 from ray_qjm.cluster.line_jobs import LineSetup, OpenJob
 from ray_qjm.cluster.messages import Outcome

@@ -19,7 +19,7 @@ TWIN = """
 import sys, time
 from ray_qjm import Quota, RetryPolicy
 from ray_qjm.backends.base import Submission
-from ray_qjm.backends.desk import Client, Request
+from ray_qjm.backends.desk_messages import Client, Request
 from ray_qjm.cluster.backend_actor import DeskHost, Patience
 from ray_qjm.planning.quota import Cost
 from ray_qjm.results import lease

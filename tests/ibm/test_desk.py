@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from ray_qjm.backends.base import Submission
-from ray_qjm.backends.desk import Client, Desk, Request, Told
+from ray_qjm.backends.desk import Desk
+from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.backends.ibm import IbmAdapter
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_qjm.backends.codes import judge
-from ray_qjm.backends.desk import CLIENT_S, SPENT
+from ray_qjm.backends.desk import CLIENT_S
+from ray_qjm.backends.desk_ledger import SPENT
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Errand, Intend, Look, Poll, Revoke, Seen, Send

@@ -1,0 +1,139 @@
+"""What a desk tells and writes down of its jobs: the same facts, for clients, their stores and its own journal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from typing import Any
+
+from ray_qjm.backends.calls import Journal, Writer
+from ray_qjm.backends.desk_clients import Clients
+from ray_qjm.backends.desk_messages import Told
+from ray_qjm.planning.errands import Beside
+from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.tickets import FINAL, Ticket
+
+#: The journal's entry of what was spent in all.
+SPENT = "#spent"
+
+
+class Ledger:
+    """See the module's docstring.
+
+    Args:
+        journal: The desk's own.
+        writer: Writes to it and to stores.
+        clients: Who is told.
+        spent: What the journal says was spent in all.
+    """
+
+    def __init__(self, journal: Journal, writer: Writer, clients: Clients, spent: Cost) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._clients = clients
+        self._spent = spent
+        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._times: dict[str, dict[str, float]] = {}
+
+    def know(self, tag: str, facts: Mapping[str, Any]) -> None:
+        """Facts of a job that stand in each of its entries: which circuits, of which task."""
+        self._facts[tag] = facts
+
+    def submitted(self, tag: str) -> None:
+        """The service has just taken a job."""
+        self._times.setdefault(tag, {})["submitted"] = time.time()
+
+    def drop(self, tag: str) -> None:
+        """Nobody asks for a job any more."""
+        self._facts.pop(tag, None)
+        self._times.pop(tag, None)
+        self._writer.put({"tag": tag, "gone": True}, [self._journal])
+
+    def spend(self, spent: Cost) -> None:
+        """Write what was spent in all, if that has changed.
+
+        Before the end of a job is written: should this process die between the two, it is counted twice rather than
+        not at all.
+        """
+        if spent != self._spent:
+            self._spent = spent
+            self._writer.put({"tag": SPENT, "cost": list(astuple(spent))}, [self._journal])
+
+    def tell(self, ticket: Ticket) -> None:
+        """Say how a job is now."""
+        times = self._times.setdefault(ticket.tag, {})
+        times |= {name: float(ticket.facts[name]) for name in ("started", "ended") if ticket.facts.get(name)}
+        if ticket.state in FINAL:
+            times.setdefault("ended", time.time())
+        if ticket.state != "queued" or ticket.attempts or ticket.past:
+            self.write(ticket)
+        told = Told(
+            ticket.tag,
+            ticket.state,
+            ticket.job_id,
+            ticket.attempts,
+            ticket.verdict,
+            dict(times),
+            {key: value for key, value in ticket.facts.items() if key not in ("started", "ended")},
+        )
+        self._clients.say(ticket.client, told)
+
+    def tell_beside(self, job: Beside) -> None:
+        """A job that doesn't count: it was paid all the same, and its task says so, now and when it is resumed."""
+        note = self._facts.get(job.tag)
+        if note is None or "runs" not in note:
+            return  # all that it was beside is forgotten
+        times = dict(self._times.get(job.tag, {}))
+        if not job.twin:
+            self._times.pop(job.tag, None)  # the next attempt has its own
+        times |= {name: float(job.facts[name]) for name in ("started", "ended") if job.facts.get(name)}
+        times.setdefault("ended", time.time())
+        tag, usage_s = f"{job.tag}~{job.job_id or job.attempt}", job.facts.get("usage_s")
+        entry = {
+            **{name: note[name] for name in ("task", "backend", "runs", "attempt") if name in note},
+            "tag": tag,
+            "beside": True,
+            "cost": list(astuple(job.cost)),
+            "state": job.state,
+            "job_id": job.job_id,
+            "usage_s": usage_s,
+            "reason": str(job.verdict),
+            **times,
+        }
+        client = self._clients.get(job.client)
+        if client is not None and client.journal is not None:
+            self._writer.put(entry, [client.journal])
+        facts = {"usage_s": usage_s, "runs": note["runs"]}
+        told = Told(tag, job.state, job.job_id, job.attempt, job.verdict, times, facts)
+        self._clients.say(job.client, told)
+
+    def entry(self, ticket: Ticket) -> dict[str, Any]:
+        """What the journals say of a job: enough to go on with it."""
+        return {
+            **self._facts.get(ticket.tag, {}),
+            "tag": ticket.tag,
+            "counter": ticket.counter,
+            "client": ticket.client,
+            "cost": list(astuple(ticket.cost)),
+            "retry": vars(ticket.retry),
+            "state": ticket.state,
+            "job_id": ticket.job_id,
+            "past": list(ticket.past),
+            "usage_s": ticket.facts.get("usage_s"),
+            "reason": None if ticket.verdict is None else str(ticket.verdict),
+            "verdict": None if ticket.verdict is None else list(astuple(ticket.verdict)),
+            **self._times.get(ticket.tag, {}),
+        }
+
+    def write(self, ticket: Ticket, then: Callable[[str | None], None] | None = None, **more: Any) -> None:
+        """Write an entry to the desk's journal and to the store of its task, if that has one.
+
+        Args:
+            ticket: Of the job.
+            then: Is told ``None`` once that is done, or why it can't be.
+            more: Further facts, for this entry only.
+        """
+        client = self._clients.get(ticket.client)
+        stores = [] if client is None or client.journal is None else [client.journal]
+        self._writer.put(self.entry(ticket) | more, [self._journal, *stores], then)
