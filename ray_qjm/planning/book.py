@@ -7,8 +7,8 @@ are in one book, whichever of its backends, tasks and drivers they are of, so th
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ray_qjm.errors import (
     JobAbsentError,
@@ -24,6 +24,7 @@ from ray_qjm.planning.polling import Counter
 from ray_qjm.planning.quota import Cost, Meter, Purse
 from ray_qjm.planning.tickets import FINAL, Ticket
 from ray_qjm.planning.verdicts import TRANSIENT, Verdict
+from ray_qjm.planning.waiting import Waiting
 
 #: Seconds between two look-ups of a tag: doubled from the first on.
 LOOK_S = (1.0, 15.0)
@@ -53,10 +54,9 @@ class Book:
         self._there: dict[str, Ticket] = {}
         self._counters = {name: Counter(*pair) for name, pair in polls.items()}
         self._jitter = jitter
-        self._queues: dict[str, deque[str]] = {}
-        self._paused_until = -math.inf
-        self._throttled_until = -math.inf
-        self._waits = 0
+        self._waiting = Waiting(
+            lambda ticket: max(ticket.not_before, self._counters[ticket.counter].paused_until)
+        )
         self._leaving: dict[str, Ticket] = {}
         self._actions: list[Errand] = []
         self._misses: dict[str, int] = {}
@@ -78,7 +78,7 @@ class Book:
             self._actions.append(Changed(ticket.tag))
             return
         self.tickets[ticket.tag] = ticket
-        self._queues.setdefault(ticket.client, deque()).append(ticket.tag)
+        self._waiting.add(ticket)
 
     def recall(self, ticket: Ticket) -> None:
         """A job that was over in an earlier life, and whose client may not know."""
@@ -92,9 +92,11 @@ class Book:
         if ticket.client == client:
             return
         if ticket.state == "queued":
-            self._queues[ticket.client].remove(tag)
-            self._queues.setdefault(client, deque()).append(tag)
-        ticket.client = client
+            self._waiting.remove(ticket)
+            ticket.client = client
+            self._waiting.add(ticket)
+        else:
+            ticket.client = client
 
     def restore(self, ticket: Ticket, now: float) -> None:
         """A job of an earlier life: it may be at the service, and keeps its slot until one knows.
@@ -129,7 +131,7 @@ class Book:
             return
         ticket.unwanted = verdict
         if ticket.state == "queued":
-            self._queues[ticket.client].remove(tag)
+            self._waiting.remove(ticket)
             self._end(ticket, "cancel", verdict, Cost())
         elif ticket.state in ("submitted", "running"):
             self._revoke(ticket, now)
@@ -162,8 +164,8 @@ class Book:
             if self._poll_at(counter) <= now:
                 counter.polling = True
                 self._actions.append(Poll(name, tuple(counter.tags)))
-        while may_send and (tag := self._next(now)) is not None:
-            self._permit(self.tickets[tag], now)
+        while may_send and self.meter.free_at(now) <= now and (ready := self._waiting.take(now)) is not None:
+            self._permit(ready, now)
 
     def wake_at(self, now: float) -> float:
         """When ``step`` has something to do next, should nothing happen before; ``inf``: nothing."""
@@ -178,7 +180,7 @@ class Book:
                 and ticket.state in ("submitted", "running")
             ):
                 times.append(ticket.accepted_at + ticket.timeout_s)
-        times.append(self._permit_at(now))
+        times.append(self._waiting.next_at(now, self.meter.free_at(now)))
         return min(times, default=math.inf)
 
     # Answers.
@@ -312,39 +314,6 @@ class Book:
 
     # Within.
 
-    def _next(self, now: float) -> str | None:
-        """The job that gets the next permit, if there is one: clients take turns."""
-        if max(self.meter.free_at(now), self._paused_until, self._throttled_until) > now:
-            return None
-        for client, queue in list(self._queues.items()):
-            for tag in queue:
-                ticket = self.tickets[tag]
-                if ticket.not_before <= now and self._counters[ticket.counter].paused_until <= now:
-                    queue.remove(tag)
-                    # To the end of the line: others come first next time.
-                    del self._queues[client]
-                    if queue:
-                        self._queues[client] = queue
-                    return tag
-        return None
-
-    def _permit_at(self, now: float) -> float:
-        """When time alone brings the next permit; ``inf``: it doesn't."""
-        free_at = self.meter.free_at(now)
-        first = math.inf
-        if free_at == math.inf:
-            return first
-        for queue in self._queues.values():
-            for tag in queue:
-                ticket = self.tickets[tag]
-                ready = max(ticket.not_before, self._paused(ticket), free_at)
-                # What has been ready all along waits for something else than time: a fence, a slot.
-                if now < ready < first:
-                    first = ready
-                    if first <= max(free_at, self._paused_until, self._throttled_until):
-                        return first  # none can be earlier
-        return first
-
     def _permit(self, ticket: Ticket, now: float) -> None:
         why_not = self.purse.why_not(ticket.cost)
         if why_not is not None:
@@ -371,7 +340,7 @@ class Book:
             self._add_twin(ticket, job_id, now)
             return
         if ticket.state == "queued":  # proven absent, as it seemed, and to be sent again
-            self._queues[ticket.client].remove(tag)
+            self._waiting.remove(ticket)
             self._there[tag] = ticket
             self.meter.hold(tag)
             self.purse.reserve(tag, ticket.cost)
@@ -383,38 +352,33 @@ class Book:
         ticket.look_at = now + ticket.retry.lost_grace_s if lost else math.inf
         ticket.move("accept")
         self._counters[ticket.counter].accepted(tag, now)
-        self._waits = 0
+        self._waiting.refusals = 0
         self._actions.append(Changed(tag))
         if ticket.unwanted is not None:
             self._revoke(ticket, now)
-
-    def _paused(self, ticket: Ticket) -> float:
-        return max(self._paused_until, self._throttled_until, self._counters[ticket.counter].paused_until)
 
     def _again_or_refuse(self, ticket: Ticket, verdict: Verdict, now: float, cost: Cost | None) -> None:
         """The service has no such job: another try, or none any more; ``cost`` as in ``_end``."""
         if verdict.what not in TRANSIENT or ticket.unwanted is not None:
             self._end(ticket, "cancel" if ticket.unwanted else "refuse", ticket.unwanted or verdict, cost)
             return
-        tired = verdict.what == "again" and ticket.attempts >= ticket.retry.attempts
         if not ticket.resend:
             absent = f"it never reached the service ({verdict.reason.rstrip('.')})"
             self._end(ticket, "refuse", Verdict("again", JobAbsentError.__name__, absent), cost)
             return
-        if tired or _since(ticket.first_at, now) >= ticket.retry.give_up_s:
-            tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
-            self._end(ticket, "refuse", Verdict("elsewhere", verdict.error_type, tried), cost)
+        enough = _enough(ticket, verdict, now)
+        if enough is not None:
+            self._end(ticket, "refuse", enough, cost)
             return
         delay = verdict.retry_after_s
         if verdict.what == "wait":
             # Full or throttled: whoever else asks now would hear the same.
             ticket.attempts -= 1
-            self._waits += 1
+            self._waiting.refusals += 1
             if delay is None:
-                # Until then, or until a place comes free.
-                self._paused_until = max(self._paused_until, now + self._delay(ticket, self._waits))
+                self._waiting.full(now + self._delay(ticket, self._waiting.refusals))
             else:
-                self._throttled_until = max(self._throttled_until, now + delay)
+                self._waiting.throttled(now + delay)
             delay = 0.0
         else:
             delay = self._delay(ticket) if delay is None else delay
@@ -433,7 +397,7 @@ class Book:
         ticket.job_id = ticket.accepted_at = None
         ticket.look_at = math.inf
         ticket.facts.clear()  # of a job that is over
-        self._queues.setdefault(ticket.client, deque()).appendleft(ticket.tag)
+        self._waiting.add(ticket, first=True)
         self._actions.append(Changed(ticket.tag))
 
     def _delay(self, ticket: Ticket, tries: int | None = None) -> float:
@@ -508,14 +472,11 @@ class Book:
         if verdict.what not in TRANSIENT:
             self._end(ticket, "fail", verdict, self._billed(ticket))
             return
-        if not ticket.resend:
-            again = Verdict("again", verdict.error_type, verdict.reason)
-            self._end(ticket, "fail", again, self._billed(ticket))
-            return
-        late = _since(ticket.first_at, now) >= ticket.retry.give_up_s
-        if late or ticket.attempts >= ticket.retry.attempts:
-            tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
-            self._end(ticket, "fail", Verdict("elsewhere", verdict.error_type, tried), self._billed(ticket))
+        # Whatever it failed of, it has been tried.
+        verdict = replace(verdict, what="again")
+        enough = _enough(ticket, verdict, now) if ticket.resend else verdict
+        if enough is not None:
+            self._end(ticket, "fail", enough, self._billed(ticket))
             return
         ticket.verdict = verdict
         self._beside(ticket, state, verdict)
@@ -564,7 +525,7 @@ class Book:
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.job_id is not None:
-            self._paused_until = -math.inf if self._waits else self._paused_until  # a place came free there
+            self._waiting.place_came_free()
         self.meter.release(ticket.tag)
         self._there.pop(ticket.tag, None)
         self._counters[ticket.counter].tags.pop(ticket.tag, None)
@@ -600,6 +561,16 @@ class Book:
 
 def _since(at: float | None, now: float) -> float:
     return 0.0 if at is None else now - at
+
+
+def _enough(ticket: Ticket, verdict: Verdict, now: float) -> Verdict | None:
+    """Why a job isn't tried again, for a reason that may pass; ``None``: it is."""
+    late = _since(ticket.first_at, now) >= ticket.retry.give_up_s
+    # A service that is full has tried nothing.
+    if not late and (verdict.what == "wait" or ticket.attempts < ticket.retry.attempts):
+        return None
+    tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
+    return Verdict("elsewhere", verdict.error_type, tried)
 
 
 def _lost(ticket: Ticket) -> Verdict:
