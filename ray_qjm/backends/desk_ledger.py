@@ -91,7 +91,9 @@ class Ledger:
         times.setdefault("ended", time.time())
         tag, usage_s = f"{job.tag}~{job.job_id or job.attempt}", job.facts.get("usage_s")
         entry = {
-            **{name: note[name] for name in ("task", "backend", "runs", "attempt") if name in note},
+            **{
+                name: note[name] for name in ("task", "backend", "runs", "attempt", "session") if name in note
+            },
             "tag": tag,
             "beside": True,
             "cost": list(astuple(job.cost)),

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pyarrow as pa
 
-from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.blanks import Blanks
 from ray_qjm.cluster.messages import Outcome, job_id, read_batches
+from ray_qjm.cluster.open_jobs import settle
 from ray_qjm.cluster.part_writer import told_failures, within
 from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import StoreTakenError
 from ray_qjm.planning.events import Chunk, Failure
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import TaskStatus
-from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.counts import with_jobs, with_named_jobs
 from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.parts import MemoryParts
@@ -26,7 +25,6 @@ from ray_qjm.results.rows import HeldRows, Rows
 from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_parts import StoredParts
 from ray_qjm.results.stored_rows import StoredRows
-from ray_qjm.results.submissions import clear
 
 
 class Collector(ABC):
@@ -191,11 +189,19 @@ class StoreCollector(Collector):
         kept: Circuits of earlier sessions that won't be run again.
         blanks: Makes rows that no worker will.
         inputs: Circuits that are kept there until they have their rows.
+        lacking: Whether some of ``kept`` lack shots.
     """
 
     def __init__(
-        self, opened: Opened, kept: Ranges, blanks: Blanks, inputs: StoredInputs | None = None
+        self,
+        opened: Opened,
+        kept: Ranges,
+        blanks: Blanks,
+        inputs: StoredInputs | None = None,
+        *,
+        lacking: bool = False,
     ) -> None:
+        self._lacking = lacking
         self._inputs = inputs
         self.jobs = opened.jobs
         self._opened = opened
@@ -210,6 +216,7 @@ class StoreCollector(Collector):
         """See ``Collector``."""
         for start, stop in outcome.stored:
             self._parts.landed(start, stop)
+        self._lacking |= bool(outcome.partial)
         self._drop_inputs()
         return sum(stop - start for start, stop in outcome.stored)
 
@@ -233,6 +240,7 @@ class StoreCollector(Collector):
         head = self._parts.find(chunk.start, chunk.stop)
         if head is None:
             return None
+        self._lacking |= any(failure.status == "partial" for failure in head.failures)
         failures = tuple(told_failures(head))
         failed = sum(failure.stop - failure.start for failure in failures)
         job = head.jobs[0]
@@ -287,9 +295,9 @@ class StoreCollector(Collector):
             status=status.plain(),
         )
         self._opened.finish(end)
-        # Else the task may go on, and what its jobs have cost counts for its budget then.
-        if end.state == "done" and not status.failed:
-            clear(self._opened.objects, SUBMISSIONS, FINAL)
+        # Else it may go on: jobs that are over still have results of circuits that lack some of their shots.
+        if end.state == "done" and not status.failed and not self._lacking:
+            settle(self._opened.objects, self._opened.record.epoch)
 
     def close(self) -> None:
         """See ``Collector``."""

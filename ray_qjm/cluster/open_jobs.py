@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
+from ray_qjm.backends.desk_ledger import SPENT
 from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.line_jobs import OpenJob
 from ray_qjm.errors import InvalidInputError
@@ -17,8 +18,9 @@ from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.jobs import Job
+from ray_qjm.results.objects import Objects
 from ray_qjm.results.store import Opened
-from ray_qjm.results.submissions import submissions
+from ray_qjm.results.submissions import SubmissionLog, submissions
 
 #: Most circuits of a chunk whose jobs are under way: as many as a worker prepares in seconds.
 _MOST = 1000
@@ -67,22 +69,20 @@ def earlier_jobs(
     Raises:
         InvalidInputError: A backend with open jobs isn't among them.
     """
-    entries = submissions(opened.objects, SUBMISSIONS)
+    entries, spent = _since_settled(submissions(opened.objects, SUBMISSIONS))
     positions = {backends[at]: at for at in services}
     known = opened.jobs.places()
     found: dict[int, list[OpenJob]] = {}
-    spent = Cost()
     missing: dict[str, list[str]] = {}
     runs = {tag: tuple(Run(*run) for run in entry["runs"]) for tag, entry in entries.items()}
     adopted = set(adoptable((past for past in map(_past, entries.values()) if past is not None), shots_of))
     for tag, entry in sorted(entries.items()):
-        if entry["state"] == "refused" or (entry["state"] == "cancelled" and entry["job_id"] is None):
-            continue  # the service never had it
+        if not _was_there(entry):
+            continue
         awaited = tuple(Ranges(part for run in runs[tag] for part in kept.rest(run.start, run.stop)))
         noted = entry["job_id"] is not None and entry["job_id"] in known
         if tag not in adopted or not awaited:
-            jobs, executions, seconds = entry["cost"]
-            spent = spent + Cost(jobs, executions, seconds if entry["usage_s"] is None else entry["usage_s"])
+            spent = spent + _cost(entry)
             if entry["state"] in FINAL and entry["job_id"] is not None and not noted:
                 opened.jobs.add(_job(entry, runs[tag]))
             continue
@@ -101,6 +101,45 @@ def earlier_jobs(
             "backends too, so that their circuits aren't paid for twice."
         )
     return EarlierJobs(found, spent)
+
+
+def settle(objects: Objects, epoch: int) -> None:
+    """Of the jobs of a task that is done keep what they cost, for its budget; where some may be under way, all.
+
+    Args:
+        objects: The store.
+        epoch: Of this process: jobs of this session and of those before it are meant.
+
+    Raises:
+        StoreUnavailableError: The sum couldn't be written.
+    """
+    names = [entry.name for entry in objects.entries(SUBMISSIONS)]
+    entries, spent = _since_settled(submissions(objects, SUBMISSIONS))
+    if entries and all(entry["state"] in FINAL for entry in entries.values()):
+        total = sum((_cost(entry) for entry in entries.values() if _was_there(entry)), spent)
+        log = SubmissionLog(objects, f"{SUBMISSIONS}/{epoch:09}/{SPENT}")
+        log.write([{"tag": SPENT, "through": epoch, "cost": list(astuple(total))}])
+        objects.remove(names)
+
+
+def _since_settled(entries: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], Cost]:
+    """Jobs whose cost isn't in the sum that ``settle`` wrote, and that sum."""
+    settled = entries.pop(SPENT, None)
+    if settled is None:
+        return entries, Cost()
+    # It may have been killed before it had removed them.
+    newer = {tag: entry for tag, entry in entries.items() if entry["session"] > settled["through"]}
+    return newer, Cost(*settled["cost"])
+
+
+def _was_there(entry: Mapping[str, Any]) -> bool:
+    """Whether the service may have had a job."""
+    return not (entry["state"] == "refused" or (entry["state"] == "cancelled" and entry["job_id"] is None))
+
+
+def _cost(entry: Mapping[str, Any]) -> Cost:
+    jobs, executions, seconds = entry["cost"]
+    return Cost(jobs, executions, seconds if entry["usage_s"] is None else entry["usage_s"])
 
 
 def _past(entry: Mapping[str, Any]) -> Past | None:

@@ -36,7 +36,7 @@ from ray_qjm.planning.quota import Cost, Purse
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.planning.verdicts import Verdict
+from ray_qjm.planning.verdicts import Verdict, no_credit
 from ray_qjm.results.jobs import Job
 
 #: Messages to the desk are gathered while more is to do, but for so many turns at most.
@@ -46,8 +46,6 @@ TURNS = 32
 PREFETCH_BYTES = 10**9
 #: A job that isn't full goes after so many seconds in which no circuit came: the source may wait for its results.
 LINGER_S = 10.0
-#: What a job is refused with that goes beyond a budget.
-_NO_CREDIT = NoCreditError.__name__
 #: How long the end of its thread is waited for.
 _CLOSE_S = 10.0
 #: How long a cancelled task waits for the service to say that its jobs are cancelled.
@@ -317,7 +315,7 @@ class ServiceLine:
             if why_not is None:
                 self._purse.reserve(tag, cost)
         if why_not is not None:
-            self._over(sent, "refused", Verdict("no credit", _NO_CREDIT, f"no credit left: {why_not}"))
+            self._over(sent, "refused", no_credit(why_not))
             return
         pieces = [piece for piece in self._pieces.values() if overlap(order, piece.chunk)]
         sent.chunks = {piece.chunk.start for piece in pieces}
@@ -408,7 +406,7 @@ class ServiceLine:
             why_not = self._purse.why_not(Cost())
         sent = self._sent.get(self._tags.get(tag, -1))
         if why_not is not None and sent is not None and sent.state not in FINAL:
-            self._link.cancel([tag], Verdict("no credit", _NO_CREDIT, f"no credit left: {why_not}"))
+            self._link.cancel([tag], no_credit(why_not))
 
     def _withdraw(self, start: int, stop: int) -> None:
         gone = Ranges([(start, stop)])
@@ -480,7 +478,7 @@ class ServiceLine:
     def _close_backend(self, verdict: Verdict) -> None:
         """Nothing more goes there. What waits for a permit comes back, unless it only can't be paid any more."""
         self._tell(Closed(self._setup.backend, verdict.error_type, verdict.reason))
-        if verdict.error_type == _NO_CREDIT:
+        if verdict.error_type == NoCreditError.__name__:
             return  # a budget of the user's: those that wait are within it, or will be refused for themselves
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
         self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))

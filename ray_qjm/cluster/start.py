@@ -112,7 +112,8 @@ def start(
         if resumed is None:
             collector = MemoryCollector(blanks, limit=STREAM_AHEAD, on_gate=lambda open_: gate[0](open_))
         else:
-            collector = StoreCollector(resumed.opened, resumed.kept, blanks, resumed.inputs)
+            lacking = any(failure.status == "partial" for failure in resumed.failures)
+            collector = StoreCollector(resumed.opened, resumed.kept, blanks, resumed.inputs, lacking=lacking)
         coordinator = Coordinator(
             task_id=task_id,
             name=name,

@@ -16,14 +16,13 @@ from ray_qjm.errors import (
     JobFailedError,
     JobLostError,
     JobTimeoutError,
-    NoCreditError,
 )
 from ray_qjm.options import Quota
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.polling import Counter
 from ray_qjm.planning.quota import Cost, Meter, Purse
 from ray_qjm.planning.tickets import FINAL, Ticket
-from ray_qjm.planning.verdicts import TRANSIENT, Verdict
+from ray_qjm.planning.verdicts import TRANSIENT, Verdict, no_credit
 from ray_qjm.planning.waiting import Waiting
 
 #: Seconds between two look-ups of a tag: doubled from the first on.
@@ -317,9 +316,7 @@ class Book:
     def _permit(self, ticket: Ticket, now: float) -> None:
         why_not = self.purse.why_not(ticket.cost)
         if why_not is not None:
-            self._end(
-                ticket, "refuse", Verdict("no credit", NoCreditError.__name__, f"no credit left: {why_not}")
-            )
+            self._end(ticket, "refuse", no_credit(why_not))
             return
         self.meter.take(ticket.tag)
         self.purse.reserve(ticket.tag, ticket.cost)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ray_qjm.errors import NoCreditError
+
 #: ``wait``: the service is full or throttles, nothing was submitted; the same again later.
 #: ``again``: it broke for a reason that may pass, nothing was submitted (or the job is over without result).
 #: ``split job``: too large, or one of its circuits is broken: in halves.
@@ -40,3 +42,8 @@ class Verdict:
     def __str__(self) -> str:
         """For people."""
         return f"{self.error_type}: {self.reason}"
+
+
+def no_credit(why_not: str) -> Verdict:
+    """A job that goes beyond a budget; ``why_not`` as from ``Purse``."""
+    return Verdict("no credit", NoCreditError.__name__, f"no credit left: {why_not}")

@@ -9,7 +9,7 @@ million steps on the way back, and no entry is written more than a few times.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ray_qjm.results.objects import Objects
@@ -115,9 +115,3 @@ def _fold(state: dict[str, dict[str, Any]], entries: Iterable[Entry]) -> None:
         if known.get("gone"):
             # The tag alone: an older batch may still be there to speak of it.
             state[entry["tag"]] = {"tag": entry["tag"], "gone": True}
-
-
-def clear(objects: Objects, folder: str, final: Collection[str]) -> None:
-    """Remove everything below a folder, if all jobs there are in a final state."""
-    if all(entry.get("state") in final for entry in submissions(objects, folder).values()):
-        objects.remove([entry.name for entry in objects.entries(folder)])

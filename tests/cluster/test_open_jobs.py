@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ray_qjm.cluster import open_jobs
-from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs
+from ray_qjm.cluster.backend_actor import SUBMISSIONS
+from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs, settle
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.jobs import Job, JobLog
+from ray_qjm.results.objects import Objects
+from ray_qjm.results.submissions import SubmissionLog, submissions
 
 
 def entry(
@@ -86,3 +90,51 @@ def test_one_that_is_in_the_table_already_isnt_noted_again(monkeypatch: pytest.M
     opened: Any = SimpleNamespace(objects=SimpleNamespace(root="here"), jobs=log)
     found = earlier_jobs(opened, Ranges([(0, 1)]), ["svc"], [0], lambda circuit: 10)
     assert [job.noted for job in found.open[0]] == [True] and log.table().num_rows == 1
+
+
+def test_of_a_task_that_is_done_the_sum_is_kept(tmp_path: Path) -> None:
+    objects = Objects(tmp_path)
+    SubmissionLog(objects, f"{SUBMISSIONS}/000000001/desk").write(
+        [
+            entry("t-e1-k-0-1", "done", "job-1", usage_s=5.0),
+            entry("t-e1-k-0-1~job-0", "failed", "job-0", beside=True),
+            entry("t-e1-k-0-2", "refused", None),
+        ]
+    )
+
+    settle(objects, 1)
+
+    assert spent_of(objects) == Cost(2, 80, 7.0)
+    assert list(submissions(objects, SUBMISSIONS)) == ["#spent"]
+    # A later session adds to it, and its own end sums both up.
+    SubmissionLog(objects, f"{SUBMISSIONS}/000000002/desk").write([entry("t-e2-k-0-1", "done", "job-2")])
+    assert spent_of(objects) == Cost(3, 120, 9.0)
+    settle(objects, 2)
+    assert spent_of(objects) == Cost(3, 120, 9.0)
+    assert list(submissions(objects, SUBMISSIONS)) == ["#spent"]
+
+
+def test_a_sum_that_was_written_but_whose_jobs_were_not_yet_removed_counts_once(tmp_path: Path) -> None:
+    objects = Objects(tmp_path)
+    log = SubmissionLog(objects, f"{SUBMISSIONS}/000000001/desk")
+    jobs = [entry("t-e1-k-0-1", "done", "job-1", usage_s=5.0)]
+    log.write(jobs)
+    settle(objects, 1)
+    log.write(jobs)
+
+    assert spent_of(objects) == Cost(1, 40, 5.0)
+
+
+def test_where_a_job_may_be_under_way_all_is_kept(tmp_path: Path) -> None:
+    objects = Objects(tmp_path)
+    log = SubmissionLog(objects, f"{SUBMISSIONS}/000000001/desk")
+    log.write([entry("t-e1-k-0-1", "done", "job-1"), entry("t-e1-k-0-2", "running", "job-2")])
+
+    settle(objects, 1)
+
+    assert set(submissions(objects, SUBMISSIONS)) == {"t-e1-k-0-1", "t-e1-k-0-2"}
+
+
+def spent_of(objects: Objects) -> Cost:
+    opened: Any = SimpleNamespace(objects=objects, jobs=JobLog())
+    return earlier_jobs(opened, Ranges([(0, 100)]), ["svc"], [0], lambda circuit: 10).spent
