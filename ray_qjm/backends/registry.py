@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import inspect
 import re
@@ -193,9 +194,16 @@ def _choose(spec: BackendSpec) -> Choice:
             Choice(name, spec, _Pickled(_pickle(given, f"backend {name}")), given), f"{kind} {name}"
         )
     if callable(given):
-        name = str(spec.name or getattr(given, "__name__", type(given).__name__))
-        _pickle(given, f"factory {name}")
-        kind = f"{getattr(given, '__module__', '')}.{getattr(given, '__qualname__', type(given).__name__)}"
+        made_by = given
+        while isinstance(made_by, partial):
+            made_by = made_by.func
+        name = str(spec.name or getattr(made_by, "__name__", type(made_by).__name__))
+        data = _pickle(given, f"factory {name}")
+        kind = (
+            f"{getattr(made_by, '__module__', '')}.{getattr(made_by, '__qualname__', type(made_by).__name__)}"
+        )
+        if kind.endswith("<lambda>"):  # all are called so
+            kind = f"{kind} {hashlib.sha256(data).hexdigest()[:12]}"
         return _placed(Choice(name, spec, given), f"{kind} {name}")
     raise InvalidInputError(
         f"backends holds a {type(given).__name__}. Give names such as 'aer', BackendV2 or BaseSamplerV2 objects, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -94,3 +95,14 @@ def test_run_options_are_those_that_the_backend_lists() -> None:
 def test_factory_of_something_else_is_refused_on_the_worker() -> None:
     with pytest.raises(InvalidInputError, match="made a int, not a BackendV2"):
         check_loaded(not_a_backend(), "it")
+
+
+def test_factories_share_a_desk_if_one_function_makes_what_they_reach() -> None:
+    def account(factory: Any) -> str | None:
+        return choose([BackendSpec(factory, placement="actor")])[0].account
+
+    of_make = account(make)
+    assert of_make is not None and ".make" in of_make
+    assert account(functools.partial(make)) == of_make
+    assert account(functools.partial(functools.partial(not_a_backend))) == account(not_a_backend) != of_make
+    assert account(lambda: make()) != account(lambda: not_a_backend())
