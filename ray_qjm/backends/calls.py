@@ -6,21 +6,12 @@ import itertools
 import math
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-from ray_qjm.backends.codes import words
+from collections.abc import Callable
+from typing import Any
 
 #: A thread that has no call ends after so many seconds. Starting one takes as long as a small job's whole way
 #: through the desk, and holds up the desk's own thread meanwhile (``benchmarks/service_desk.py``).
 IDLE_S = 10.0
-
-
-class Journal(Protocol):
-    """Where entries are made safe; see ``results.submissions``."""
-
-    def write(self, entries: Sequence[Any]) -> None:
-        """Return when they are; raises what keeps them from being."""
 
 
 class Calls:
@@ -115,63 +106,3 @@ class Calls:
 
 def _bound(function: Callable[[Any], None], value: Any) -> Callable[[], None]:
     return lambda: function(value)
-
-
-class Writer:
-    """Writes entries to journals, all that came while the last batch was being written at once.
-
-    Args:
-        tell: Runs a function in the thread of whoever made this.
-    """
-
-    def __init__(self, tell: Callable[[Callable[[], None]], None]) -> None:
-        self._tell = tell
-        self._changed = threading.Condition()
-        self._waiting: list[tuple[Any, Sequence[Journal], Callable[[str | None], None] | None]] = []
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="ray_qjm journal", daemon=True)
-        self._thread.start()
-
-    def put(
-        self, entry: Any, journals: Sequence[Journal], then: Callable[[str | None], None] | None = None
-    ) -> None:
-        """Write an entry, after all that were put before; ``then`` is told ``None``, or why it can't be written."""
-        with self._changed:
-            self._waiting.append((entry, journals, then))
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Write what waits, and end."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join(30)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                batch, self._waiting = self._waiting, []
-            if not batch:
-                return
-            problems = _written(batch)
-            for _, journals, then in batch:
-                if then is not None:
-                    mine = (problems[id(journal)] for journal in journals if id(journal) in problems)
-                    self._tell(_bound(then, next(mine, None)))
-
-
-def _written(batch: Sequence[tuple[Any, Sequence[Journal], Any]]) -> dict[int, str]:
-    """Write a batch; return why it couldn't be, by journal: one task's full disk is no other's."""
-    by_journal: dict[int, tuple[Journal, list[Any]]] = {}
-    for entry, journals, _ in batch:
-        for journal in journals:
-            by_journal.setdefault(id(journal), (journal, []))[1].append(entry)
-    problems: dict[int, str] = {}
-    for journal, entries in by_journal.values():
-        try:
-            journal.write(entries)  # it has tried more than once
-        except Exception as error:
-            problems[id(journal)] = f"{type(error).__name__}: {words(error)}"
-    return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -54,8 +55,36 @@ _HTTP: dict[int, What] = {
     429: "wait",
 }
 
-#: urllib3's errors of a connection that never came about, by name: nothing was sent over it.
-_UNCONNECTED = frozenset({"NewConnectionError", "NameResolutionError", "ConnectTimeoutError"})
+#: Errors of a connection that never came about, by name: nothing was sent over it. Those of urllib3, requests, httpx,
+#: aiohttp and botocore.
+_UNCONNECTED = frozenset(
+    {
+        "NewConnectionError",
+        "NameResolutionError",
+        "ConnectTimeoutError",
+        "ConnectTimeout",
+        "ConnectError",
+        "ClientConnectorError",
+        "EndpointConnectionError",
+    }
+)
+#: What carries requests: an error of these says nothing of whether the request has arrived, unless it is one of the
+#: above or has a status.
+_CARRIERS = frozenset(
+    {
+        "aiohttp",
+        "azure",
+        "botocore",
+        "grpc",
+        "http",
+        "httpcore",
+        "httpx",
+        "requests",
+        "urllib",
+        "urllib3",
+        "websockets",
+    }
+)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -159,7 +188,9 @@ def _by_type(error: BaseException) -> What | None:
 
 
 def _is_of_the_network(error: BaseException) -> bool:
-    """Whether a connection broke or a reply didn't come; ``requests`` derives its errors from ``OSError``."""
-    if isinstance(error, ConnectionError | TimeoutError | EOFError):
+    """Whether a connection broke, a reply didn't come, or it was a page where JSON should have been."""
+    if isinstance(error, ConnectionError | TimeoutError | EOFError | json.JSONDecodeError):
         return True
-    return isinstance(error, OSError) and type(error).__module__ != "builtins"
+    # Some derive their errors from others' types, and some raise types that are made on the spot.
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(packages & _CARRIERS) or (isinstance(error, OSError) and type(error).__module__ != "builtins")

@@ -13,14 +13,16 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError
-from ray_qjm.backends.calls import Calls, Journal, Writer
+from ray_qjm.backends.calls import Calls
 from ray_qjm.backends.codes import words
 from ray_qjm.backends.desk_clients import Clients
 from ray_qjm.backends.desk_ledger import SPENT, Ledger
 from ray_qjm.backends.desk_messages import Client, Request, Told
+from ray_qjm.backends.journals import Journal, Writer
 from ray_qjm.errors import JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
@@ -33,6 +35,10 @@ from ray_qjm.planning.verdicts import Verdict
 CLIENT_S = 60.0
 #: The thread looks around so often, whatever happens.
 LOOK_AROUND_S = 5.0
+#: Results of a task with a store are kept for so long for a driver that died: it may be started again.
+KEEP_S = 86_400.0
+#: A job of an earlier process whose backend nobody opens any more has its slot for so long.
+ORPHAN_S = 3600.0
 #: Deadline of a call that asks, where no ticket says another.
 ASK_S = 120.0
 #: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
@@ -54,6 +60,14 @@ class NoFence:
     def holds(self) -> bool:
         """Always."""
         return True
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A job that is over, and whose driver is gone."""
+
+    ticket: Ticket
+    until: float
 
 
 class Desk:
@@ -90,6 +104,7 @@ class Desk:
         self._fence = NoFence() if fence is None else fence
         self._adapters: dict[str, Adapter] = {}
         self._opening = threading.Lock()
+        self._opening_one: dict[str, threading.Lock] = {}
         self._open: set[str] = set()
         self._began = clock()
         self._book = Book(quota, {}, jitter=random.random)
@@ -97,10 +112,16 @@ class Desk:
         #: Jobs that aren't wanted any more, and aren't here yet: messages may overtake each other.
         self._unwanted: dict[str, Verdict] = {}
         self._clients = Clients(clock)
-        self._orphans = dict(before or {})
-        self._book.purse.spent = Cost(*self._orphans.pop(SPENT, {}).get("cost", ()))
+        #: What the journals say of jobs whose backend isn't open yet, and since when that is known.
+        self._orphans: dict[str, tuple[Mapping[str, Any], float]] = {}
+        known = dict(before or {})
+        self._book.purse.spent = Cost(*known.pop(SPENT, {}).get("cost", ()))
         #: Jobs that are over, and of which no client has said that it knows: it may yet ask for them.
-        self._over = {tag: entry for tag, entry in self._orphans.items() if entry.get("state") in FINAL}
+        self._over = {tag: entry for tag, entry in known.items() if entry.get("state") in FINAL}
+        self._kept: dict[str, _Kept] = {}
+        #: Clients whose jobs' results nobody can read once they are gone.
+        self._storeless: set[str] = set()
+        self._take_orphans(known)
         if before:
             self._book.meter.spend_all(clock())
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -129,6 +150,8 @@ class Desk:
             Exception: Whatever connecting raises.
         """
         with self._opening:
+            mine = self._opening_one.setdefault(counter, threading.Lock())
+        with mine:  # one that hangs keeps nobody from the others
             if counter not in self._adapters:
                 self._adapters[counter] = make()
                 self._queue.put(lambda: self._opened(counter, polls))
@@ -189,14 +212,17 @@ class Desk:
 
     def take_quota(self, quota: Quota) -> Quota:
         """Change the quota if nobody uses the present one; return the one that holds."""
-        if quota != self.quota and self.idle():
+        if quota != self.quota and self._unused():
             self._book.meter.change(quota)
             self._book.purse.budget = quota.budget
         return self.quota
 
     def idle(self) -> bool:
-        """Whether there is nobody to work for and nothing under way."""
-        return not self._clients and not self._book.tickets
+        """Whether there is nobody to work for, nothing under way, and nothing that somebody may come for."""
+        return self._unused() and not self._kept
+
+    def _unused(self) -> bool:
+        return not self._clients and not self._book.tickets and not self._orphans
 
     def state(self) -> dict[str, Any]:
         """How many jobs are in which state, and what was spent: for people."""
@@ -253,10 +279,9 @@ class Desk:
     def _opened(self, counter: str, polls: tuple[float, float]) -> None:
         self._book.add_counter(counter, polls)
         self._open.add(counter)
-        mine = {tag: entry for tag, entry in self._orphans.items() if entry.get("counter") == counter}
-        for tag in mine:
-            del self._orphans[tag]
-        self._take_orphans(mine)
+        self._take_orphans(
+            {tag: entry for tag, (entry, _) in self._orphans.items() if entry["counter"] == counter}
+        )
 
     def _take_orphans(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
         """Jobs that an earlier process of this desk has sent, or was about to send."""
@@ -264,12 +289,15 @@ class Desk:
         for tag, entry in entries.items():
             if entry.get("state") in FINAL or tag in self._book.tickets:
                 continue
-            if entry["counter"] not in self._open:
-                self._orphans[tag] = entry
-                continue
             cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
+            if entry["counter"] not in self._open:
+                self._orphans.setdefault(tag, (entry, now))
+                self._book.hold(tag, cost)
+                continue
+            self._orphans.pop(tag, None)
             ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
             ticket.past = tuple(entry.get("past") or ())
+            ticket.told = entry.get("told") or ""
             self._ledger.know(tag, entry)
             self._book.restore(ticket, now)
             if now - self._began < WINDOW_S:
@@ -283,14 +311,18 @@ class Desk:
                 # This process has just taken the place of another, and the driver hasn't heard yet: once it has, it
                 # brings first its backends, then all its jobs again.
                 continue
+            known, had = self._book.tickets.get(request.tag), self._requests.get(request.tag)
+            if request.make is None and known is not None and had is not None and known.client == client:
+                request = replace(request, make=had.make)
             self._requests[request.tag] = request
             self._ledger.know(request.tag, request.note)
-            known = self._book.tickets.get(request.tag)
+            self._orphans.pop(request.tag, None)
             if known is not None:
                 self._book.hand_over(request.tag, client)
                 known.resend = request.make is not None
                 known.timeout_s = request.timeout_s
             over = self._over.pop(request.tag, None)
+            self._kept.pop(request.tag, None)
             ticket = Ticket(
                 request.tag,
                 request.counter,
@@ -327,15 +359,22 @@ class Desk:
         for tag in tags:
             self._unwanted.pop(tag, None)
             ticket = self._book.tickets.get(tag)
+            if ticket is None and tag in self._kept:
+                ticket = self._kept.pop(tag).ticket
             self._book.forget(tag)
             if tag not in self._book.tickets:
-                if ticket is not None and ticket.job_id is not None:
-                    self._adapters[ticket.counter].forget(ticket.job_id)
-                self._drop(tag)
+                if ticket is not None:
+                    self._forget_at_adapter(ticket)
+                self._over.pop(tag, None)
+                self._requests.pop(tag, None)
+                self._ledger.drop(tag)
 
-    def _drop(self, tag: str) -> None:
-        self._requests.pop(tag, None)
-        self._ledger.drop(tag)
+    def _forget_at_adapter(self, ticket: Ticket) -> None:
+        # A twin has a ticket of its own for as long as it lives.
+        past = (job_id for job_id in ticket.past if f"{ticket.tag}~{job_id}" not in self._book.tickets)
+        for job_id in (ticket.job_id, *past):
+            if job_id is not None:
+                self._adapters[ticket.counter].forget(job_id)
 
     def _look_around(self, now: float) -> None:
         """Drivers that have died: what they had not submitted won't be; nobody could read what has no store."""
@@ -343,17 +382,48 @@ class Desk:
         for ticket in list(self._book.tickets.values()):
             # A client may take a while to hear that there is a new desk.
             if (
-                ticket.state in FINAL
-                and ticket.client not in self._clients
-                and now - self._began > self._client_s
+                ticket.state not in FINAL
+                or ticket.client in self._clients
+                or now - self._began <= self._client_s
             ):
-                self._over[ticket.tag] = self._ledger.entry(ticket)
+                continue
+            never = ticket.job_id is None and ticket.state != "lost"
+            if ticket.client in self._storeless or never:
                 self._forget([ticket.tag])
+                continue
+            # Its driver may be started again: it isn't charged twice, and may ask for a result that was paid.
+            self._over[ticket.tag] = self._ledger.entry(ticket)
+            if ticket.state == "done":
+                self._kept[ticket.tag] = _Kept(ticket, now + KEEP_S)
+            else:
+                self._forget_at_adapter(ticket)
+            self._book.forget(ticket.tag)
+            self._requests.pop(ticket.tag, None)
+            self._ledger.leave(ticket.tag)
+        for tag in [tag for tag, kept in self._kept.items() if kept.until <= now]:
+            self._forget_at_adapter(self._kept.pop(tag).ticket)
+        self._look_after_orphans(now)
+
+    def _look_after_orphans(self, now: float) -> None:
+        """Jobs of earlier processes whose backend nobody has opened since."""
+        for tag, (entry, since) in list(self._orphans.items()):
+            if now - since <= self._client_s:
+                continue
+            # The same backend with other options can be asked about them as well.
+            own = entry["counter"].rpartition("-")[0]
+            alike = next((name for name in self._open if name.rpartition("-")[0] == own), None)
+            if alike is not None:
+                self._take_orphans({tag: {**entry, "counter": alike}})
+            elif now - since > ORPHAN_S:
+                _log.warning("ray_qjm: nobody has asked about job %s (%s)", entry.get("job_id"), tag)
+                del self._orphans[tag]
+                self._book.let_go(tag)
 
     def _left(self, clients: Sequence[Client], now: float) -> None:
         """Nobody will submit anything for them any more, or read what has no store."""
         # Should one have a successor, or come back, what wasn't submitted is packed again.
         verdict = Verdict("again", "DriverGone", "the driver of its task is gone")
+        self._storeless |= {client.name for client in clients if client.journal is None}
         for client in clients:
             for ticket in list(self._book.tickets.values()):
                 if ticket.client == client.name and (ticket.state == "queued" or client.journal is None):
@@ -391,15 +461,19 @@ class Desk:
             self._book.intended(tag, self._clock())
         else:
             reason = f"its intent can't be written down ({problem})"
-            self._book.held(tag, self._clock(), Verdict("give up", StoreUnavailableError.__name__, reason))
+            verdict = Verdict("again", StoreUnavailableError.__name__, reason)
+            self._book.unwritten(tag, verdict, self._clock())
 
     def _send(self, tag: str) -> None:
         ticket = self._book.tickets[tag]
-        adapter, make, sends = self._adapters[ticket.counter], self._requests[tag].make, ticket.sends
-        assert make is not None  # ``_intend`` has looked
+        adapter, sends = self._adapters[ticket.counter], ticket.sends
+        request = self._requests.get(tag)
+        make = None if request is None else request.make
         late_at = self._clock() + ticket.retry.call_s
 
         def call() -> str | Verdict | None:
+            if make is None:  # whoever has its circuits went while its intent was being written
+                return Verdict("again", ABSENT, "it never reached the service")
             try:
                 job = make()
             except Exception as error:
@@ -407,15 +481,15 @@ class Desk:
             client = self._clients.get(ticket.client)
             try:
                 wanted = client is not None and client.may_send()
-            except Exception as error:  # nothing was sent: no client's error, and none that a job could cause
-                return Verdict("give up", type(error).__name__, words(error))
+            except Exception as error:
+                raise _NotAskedError(error) from error
             if not wanted:
                 return Verdict(
                     "again", "DriverGone", "its task goes on in another process, or its driver died"
                 )
             # As late as can be: what remains is how long the request itself is under way.
             if not self._fence.holds() or self._clock() >= late_at:
-                return None  # taken for lost, if it is late: it will be looked for, and sent again
+                return None
             self.counts["sent"] += 1
             return adapter.submit(job)
 
@@ -423,23 +497,29 @@ class Desk:
             if isinstance(answer, str):
                 self._ledger.submitted(tag)
                 self._book.accepted(tag, answer, self._clock())
-            elif ticket.sends == sends:
-                self._book.held(tag, self._clock(), answer)
+            else:
+                self._book.held(tag, self._clock(), answer, sends=sends)
 
         def failed(error: BaseException) -> None:
-            self._book.rejected(tag, adapter.classify(error), self._clock(), sends=sends)
+            if isinstance(error, _NotAskedError):  # nothing was sent, and it is no error of a client's
+                verdict = Verdict(
+                    "again", StoreUnavailableError.__name__, f"its store doesn't answer ({error})"
+                )
+            else:
+                verdict = adapter.classify(error)
+            self._book.rejected(tag, verdict, self._clock(), sends=sends)
 
         self._calls.start(call, within_s=ticket.retry.call_s, done=done, failed=failed)
 
     def _look(self, tag: str) -> None:
         ticket = self._book.tickets[tag]
-        adapter = self._adapters[ticket.counter]
+        adapter, asked = self._adapters[ticket.counter], ticket.asks
         self.counts["looks"] += 1
         self._calls.start(
             lambda: adapter.find(tag.partition("~")[0]),
             within_s=ticket.retry.call_s,
-            done=lambda found: self._book.found(tag, found, self._clock()),
-            failed=lambda error: self._book.look_failed(tag, self._clock()),
+            done=lambda found: self._book.found(tag, found, self._clock(), asked=asked),
+            failed=lambda error: self._book.look_failed(tag, self._clock(), asked=asked),
         )
 
     def _poll(self, counter: str, tags: Sequence[str]) -> None:
@@ -479,6 +559,13 @@ class Desk:
         self._ledger.tell(ticket)
         if ticket.client == NOBODY and ticket.state in FINAL:
             self._forget([ticket.tag])
+
+
+class _NotAskedError(Exception):
+    """Whether a job is still wanted can't be found out."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(f"{type(why).__name__}: {words(why)}")
 
 
 def _nothing() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from typing import Any
 
-from ray_qjm.backends.calls import Journal, Writer
 from ray_qjm.backends.desk_clients import Clients
 from ray_qjm.backends.desk_messages import Told
+from ray_qjm.backends.journals import Journal, Writer
 from ray_qjm.planning.errands import Beside
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.tickets import FINAL, Ticket
@@ -46,9 +46,13 @@ class Ledger:
 
     def drop(self, tag: str) -> None:
         """Nobody asks for a job any more."""
+        self.leave(tag)
+        self._writer.put({"tag": tag, "gone": True}, [self._journal])
+
+    def leave(self, tag: str) -> None:
+        """Whoever may ask for a job isn't here: what the journal says of it stays."""
         self._facts.pop(tag, None)
         self._times.pop(tag, None)
-        self._writer.put({"tag": tag, "gone": True}, [self._journal])
 
     def spend(self, spent: Cost) -> None:
         """Write what was spent in all, if that has changed.
@@ -117,6 +121,7 @@ class Ledger:
             "tag": ticket.tag,
             "counter": ticket.counter,
             "client": ticket.client,
+            "told": ticket.told,
             "cost": list(astuple(ticket.cost)),
             "retry": vars(ticket.retry),
             "state": ticket.state,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.backends.base import Submission
-from ray_qjm.backends.calls import Journal
+from ray_qjm.backends.journals import Journal
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.verdicts import Verdict

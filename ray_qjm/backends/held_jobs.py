@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,9 @@ class HeldJobs:
         self._name = name
         self._recall = recall
         self._jobs: dict[str, Any] = {}
-        self._uses: dict[str, int] = {}
+        #: Part of each id that can only be asked for here: another process's jobs may have the same ids of their own.
+        self._here = secrets.token_hex(3)
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def add(self, job: Any) -> str:
@@ -51,8 +54,9 @@ class HeldJobs:
         except Exception:  # it was accepted all the same, and is held here
             own = secrets.token_hex(8)
         with self._lock:
-            uses = self._uses[own] = self._uses.get(own, 0) + 1
-            job_id = own if uses == 1 else f"{own}{_NUMBERED}{uses}"
+            job_id = own
+            if self._recall is None or own in self._jobs:
+                job_id = f"{own}{_NUMBERED}{self._here}-{next(self._numbers)}"
             self._jobs[job_id] = job
         return job_id
 

@@ -140,12 +140,15 @@ class DeskHost:
         self._patience = patience = Patience() if patience is None else patience
         self._state = DeskState(root, name, call_s, patience.lease_s)
         self._desk = Desk(quota, self._state.log, self._state, self._state.before, client_s=patience.client_s)
+        #: Held by who comes in: two with different quotas must not both find nobody here.
+        self._door = threading.Lock()
         self._closing = threading.Event()
         threading.Thread(target=self._end_when_idle, name="ray_qjm idle", daemon=True).start()
 
     def hello(self, quota: Quota) -> tuple[int, str, Quota]:
         """Protocol, incarnation and the quota that holds: the one that is asked for, unless another is in use."""
-        return PROTOCOL, self._desk.incarnation, self._desk.take_quota(quota)
+        with self._door:
+            return PROTOCOL, self._desk.incarnation, self._desk.take_quota(quota)
 
     def open(self, counter: Counter) -> Facts:
         """Make sure that a backend is here.
@@ -171,11 +174,14 @@ class DeskHost:
         Raises:
             InvalidInputError: Somebody else has come in between, with another quota.
         """
-        if self._desk.take_quota(quota) != quota:
-            raise InvalidInputError(f"the quota is {self._desk.quota} by now, and this task has {quota}.")
-        if store is None:
-            self._desk.hello(Client(client))
-            return
+        # Reading a store takes a while, in which somebody else may come in.
+        known = Client(client) if store is None else self._with_store(client, store)
+        with self._door:
+            if self._desk.take_quota(quota) != quota:
+                raise InvalidInputError(f"the quota is {self._desk.quota} by now, and this task has {quota}.")
+            self._desk.hello(known)
+
+    def _with_store(self, client: str, store: StoreSetup) -> Client:
         objects = store.objects
         folder = f"{SUBMISSIONS}/{store.epoch:09}"
 
@@ -183,7 +189,7 @@ class DeskHost:
             return objects.read(epoch_name(store.epoch + 1)) is None
 
         log = SubmissionLog(objects, f"{folder}/{self._desk.incarnation}")
-        self._desk.hello(Client(client, log, may_send, submissions(objects, folder)))
+        return Client(client, log, may_send, submissions(objects, folder))
 
     def enqueue(self, client: str, jobs: Sequence[JobMessage]) -> None:
         """Jobs to be submitted."""

@@ -27,6 +27,7 @@ from ray_qjm.errors import (
     JobTimeoutError,
     NoCreditError,
     StoreMismatchError,
+    StoreUnavailableError,
     WorkerDiedError,
 )
 from ray_qjm.planning.ranges import Ranges
@@ -46,6 +47,7 @@ MAY_PASS = frozenset(
         JobNotCancelledError.__name__,
         JobTimeoutError.__name__,
         DeskGoneError.__name__,
+        StoreUnavailableError.__name__,
     }
 )
 

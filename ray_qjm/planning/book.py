@@ -88,6 +88,9 @@ class Book:
     def hand_over(self, tag: str, client: str) -> None:
         """A job that is known is another client's from now on: its task goes on in another process."""
         ticket = self.tickets[tag]
+        for twin in self.at_service():
+            if twin.client == NOBODY and twin.tag.startswith(f"{tag}~"):
+                twin.told = client
         if ticket.client == client:
             return
         if ticket.state == "queued":
@@ -122,6 +125,16 @@ class Book:
         if ticket.client == NOBODY:
             ticket.look_at = math.inf  # a look-up would find the job that is kept
             self.cancel(ticket.tag, Verdict("cancelled", "TwinJob", "its twin is kept"), now)
+
+    def hold(self, tag: str, cost: Cost) -> None:
+        """A job of an earlier life that can't be asked about yet has its slot and its reservation all the same."""
+        self.meter.hold(tag)
+        self.purse.reserve(tag, cost)
+
+    def let_go(self, tag: str) -> None:
+        """Nobody has come to ask about such a job: it is taken to be over, and to have cost what was reserved."""
+        self.meter.release(tag)
+        self.purse.settle(tag)
 
     def cancel(self, tag: str, verdict: Verdict, now: float) -> None:
         """Somebody doesn't want a job any more."""
@@ -198,10 +211,28 @@ class Book:
         ticket.first_at = now if ticket.first_at is None else ticket.first_at
         self._actions.append(Send(tag))
 
-    def held(self, tag: str, now: float, verdict: Verdict | None = None) -> None:
-        """A job was not sent after all, or its intent couldn't be written; with a verdict it never will be."""
+    def unwritten(self, tag: str, verdict: Verdict, now: float) -> None:
+        """The intent can't be made safe, for a reason that may pass: nothing is sent."""
         ticket = self.tickets.get(tag)
-        if ticket is None or ticket.state != "intended":
+        if ticket is not None and ticket.state == "intended":
+            self.meter.sent(tag, now)
+            ticket.attempts += 1
+            ticket.first_at = now if ticket.first_at is None else ticket.first_at
+            self._again_or_refuse(ticket, verdict, now, Cost())
+
+    def held(self, tag: str, now: float, verdict: Verdict | None = None, *, sends: int | None = None) -> None:
+        """A job was not sent after all.
+
+        Args:
+            tag: Of the job.
+            now: When.
+            verdict: Why it never will be, if so.
+            sends: As for ``rejected``.
+        """
+        ticket = self.tickets.get(tag)
+        if ticket is None or (sends is not None and sends != ticket.sends):
+            return
+        if ticket.state != "intended" and not (ticket.state == "unknown" and sends is not None):
             return
         self.meter.sent(tag, now)
         if ticket.unwanted is not None or verdict is not None:
@@ -243,14 +274,25 @@ class Book:
         self.meter.sent(tag, now)
         self._again_or_refuse(ticket, verdict, now, Cost())
 
-    def found(self, tag: str, job_ids: Sequence[str] | None, now: float) -> None:
-        """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked."""
-        ticket = self.tickets.get(tag) or self._leaving.pop(tag, None)
+    def found(self, tag: str, job_ids: Sequence[str] | None, now: float, *, asked: int | None = None) -> None:
+        """The jobs with a tag, all of them, the oldest first; ``None``: the service can't be asked.
+
+        Args:
+            tag: Of the jobs.
+            job_ids: Theirs.
+            now: When the answer came.
+            asked: The ticket's ``asks`` at the question, where an answer may come after the next question: it tells
+                of jobs, and doesn't say that there are no others.
+        """
+        ticket = self.tickets.get(tag) or self._leaving.get(tag)
         if ticket is None:
             return
-        ticket.looking = False
         for job_id in job_ids or ():
             self._accept(ticket, job_id, now)
+        if asked is not None and asked != ticket.asks:
+            return
+        ticket.looking = False
+        self._leaving.pop(tag, None)
         if ticket.state != "unknown":
             return
         over_at = (now if ticket.sent_at is None else ticket.sent_at) + ticket.retry.lost_grace_s
@@ -275,13 +317,14 @@ class Book:
                 verdict = ticket.verdict or _lost(ticket)
                 self._again_or_refuse(ticket, Verdict("again", verdict.error_type, verdict.reason), now, cost)
 
-    def look_failed(self, tag: str, now: float) -> None:
-        """The service didn't answer when asked for a tag: it is asked again."""
+    def look_failed(self, tag: str, now: float, *, asked: int | None = None) -> None:
+        """The service didn't answer when asked for a tag: it is asked again; ``asked`` as for ``found``."""
+        ticket = self.tickets.get(tag) or self._leaving.get(tag)
+        if ticket is None or (asked is not None and asked != ticket.asks):
+            return
         self._leaving.pop(tag, None)
-        ticket = self.tickets.get(tag)
-        if ticket is not None:
-            ticket.looking = False
-        if ticket is not None and ticket.state not in FINAL:
+        ticket.looking = False
+        if ticket.state not in FINAL:
             if ticket.state == "unknown" and _since(ticket.first_at, now) >= ticket.retry.give_up_s:
                 self.meter.sent(tag, now)
                 self._end(ticket, "give up", _lost(ticket))
@@ -327,6 +370,7 @@ class Book:
     def _look(self, ticket: Ticket, now: float) -> None:
         ticket.look_at = math.inf  # until the answer is there
         ticket.looked_at, ticket.looking = now, True
+        ticket.asks += 1
         self._actions.append(Look(ticket.tag))
 
     def _accept(self, ticket: Ticket, job_id: str, now: float) -> None:
@@ -375,7 +419,8 @@ class Book:
             if delay is None:
                 self._waiting.full(now + self._delay(ticket, self._waiting.refusals))
             else:
-                self._waiting.throttled(now + delay)
+                # A service that says "at once" is given time all the same.
+                self._waiting.throttled(now + max(delay, self._delay(ticket, 1)))
             delay = 0.0
         else:
             delay = self._delay(ticket) if delay is None else delay

@@ -97,7 +97,7 @@ class Meter:
         self.change(quota)
 
     def change(self, quota: Quota) -> None:
-        """Another quota from now on; what was sent of late counts against it too."""
+        """Another quota from now on; what was sent in the last minute counts against it too."""
         self.quota = quota
         rate = quota.jobs_per_minute
         self._tokens = None if rate is None else max(1, math.floor(rate))
@@ -124,8 +124,7 @@ class Meter:
     def take(self, key: str) -> None:
         """A job is about to be sent."""
         self._slots.add(key)
-        if self._tokens is not None:
-            self._sending.add(key)
+        self._sending.add(key)
 
     def hold(self, key: str) -> None:
         """A job that was sent in an earlier life of this process has its slot still."""
@@ -136,6 +135,8 @@ class Meter:
         if key in self._sending:
             self._sending.remove(key)
             self._sent.append(now)
+        while self._sent and self._sent[0] + self._window_s <= now:
+            self._sent.popleft()
 
     def release(self, key: str) -> None:
         """The job is over, or never was."""

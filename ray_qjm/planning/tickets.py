@@ -86,7 +86,8 @@ class Ticket:
         look_at: When the service is asked for its tag; infinite: it isn't.
         looked_at: When it was asked last: what it says is as old as the question.
         looking: Whether the answer is awaited.
-        looks: How often it was.
+        asks: How often it was asked; of answers only the one to the last question says that there is no job.
+        looks: How often the answer was none.
         revokes: How often the service was asked to cancel it.
         sends: How often it was sent, those included that the service was too full for.
         resend: Whether it can be sent again: an earlier process has sent it, and nobody has brought its circuits.
@@ -112,6 +113,7 @@ class Ticket:
     look_at: float = math.inf
     looked_at: float = -math.inf
     looking: bool = False
+    asks: int = 0
     looks: int = 0
     revokes: int = 0
     sends: int = 0

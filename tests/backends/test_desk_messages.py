@@ -88,7 +88,8 @@ def test_a_store_that_cannot_be_read_before_a_submission_is_no_fault_of_its_circ
         client = Reader(desk, may_send=may_send)
         desk.enqueue("task", [request("x")])
         verdict = client.end("x").verdict
-    assert verdict is not None and verdict.what == "give up" and "the disk is gone" in verdict.reason
+    assert verdict is not None and verdict.what == "elsewhere" and "the disk is gone" in verdict.reason
+    assert verdict.error_type == "StoreUnavailableError" and "tried 8 times" in verdict.reason
     assert scene.jobs() == 0
 
 
