@@ -115,6 +115,10 @@ class JobLostError(RayQjmError):
     """Whether a job was accepted can't be told, or its result can't be had any more: it may be billed."""
 
 
+class JobResultError(RayQjmError):
+    """A job is done, and its result couldn't be had for ``RetryPolicy.give_up_s``; it may be had later."""
+
+
 class JobAbsentError(RayQjmError):
     """A job never reached its service, as far as that can be known."""
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cloudpickle
@@ -96,13 +96,13 @@ class JobMessage:
     job_id: str | None = None
     past: tuple[str, ...] = ()
 
-    def request(self) -> Request:
-        """For the desk."""
+    def request(self, longest_call_s: float) -> Request:
+        """For a desk no call of which may take longer."""
         return Request(
             self.tag,
             self.counter,
             self.cost,
-            self.retry,
+            replace(self.retry, call_s=min(self.retry.call_s, longest_call_s)),
             self.timeout_s,
             self.note,
             self._submission if self.pieces else None,
@@ -193,7 +193,8 @@ class DeskHost:
 
     def enqueue(self, client: str, jobs: Sequence[JobMessage]) -> None:
         """Jobs to be submitted."""
-        self._desk.enqueue(client, [job.request() for job in jobs])
+        most = self._state.longest_call_s
+        self._desk.enqueue(client, [job.request(most) for job in jobs])
 
     def events(self, client: str, after: int, timeout: float) -> tuple[int, list[Told]] | None:
         """See ``Desk.events``."""

@@ -278,8 +278,9 @@ class DeskLink:
                         tags = list(self._live)
                     heard([Told(tag, "lost", None, 0, verdict, {}, {}) for tag in tags])
                     return
-                if self._again():
-                    after = 0
+                before = self._incarnation
+                if self._again() and self._incarnation != before:
+                    after = 0  # another process numbers its events anew
 
     def _note(self, told: Sequence[Told]) -> None:
         """What is at the service must not be submitted anew, whatever the desk remembers after a restart."""

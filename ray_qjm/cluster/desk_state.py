@@ -11,7 +11,7 @@ from typing import Any
 
 from ray_qjm.errors import StoreInUseError
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.results.lease import Lease, epoch_name, this_process, wait_for_owner
+from ray_qjm.results.lease import BEAT_S, Lease, epoch_name, this_process, wait_for_owner
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import Owner, seal, unseal
 from ray_qjm.results.submissions import SubmissionLog, submissions
@@ -22,6 +22,9 @@ VARIABLE = "RAY_QJM_STATE"
 #: Longer than a submission may take (``RetryPolicy.call_s``) and its sign of life may be old: a process that was
 #: stopped and goes on finds its lease over before it could send anything beside its successor.
 LEASE_S = 180.0
+
+#: A lease is so many times as long as a submission may take.
+_CALL = 1.5
 
 #: What is over is remembered for so long, so that a task which resumes isn't charged twice for it.
 _STALE_S = 30 * 86_400.0
@@ -59,14 +62,18 @@ class DeskState:
     Attributes:
         log: Where this process writes.
         before: What earlier processes wrote of jobs that aren't gone, by tag.
+        longest_call_s: No submission may take longer, whatever a task that comes later says: a successor of this
+            process waits for the lease of which that is a part.
     """
 
     def __init__(self, root: str, name: str, call_s: float, lease_s: float = LEASE_S) -> None:
         objects = Objects(f"{root.rstrip('/')}/{name}")
         with this_process() as owner:
-            record = _take(objects, owner, max(lease_s, 1.5 * call_s))
+            record = _take(objects, owner, max(lease_s, _CALL * call_s))
         self._lease = Lease(objects, record, record.lease_s)
-        self._sends_within_s = record.lease_s - call_s
+        # A later task may have more time for its submissions, as far as signs of life leave any.
+        self.longest_call_s = max(call_s, min(record.lease_s / _CALL, record.lease_s - 4 * BEAT_S))
+        self._sends_within_s = record.lease_s - self.longest_call_s
         self.before: dict[str, dict[str, Any]] = {
             tag: entry for tag, entry in submissions(objects, _JOBS).items() if not _is_stale(entry)
         }

@@ -44,6 +44,8 @@ class Sent:
     #: Whether ``answers`` is there: its result was fetched and read.
     read: bool = False
     fetches: int = 0
+    #: When a fetch of it first failed.
+    fetched_at: float | None = None
     position: int | None = None
     eta_s: float | None = None
     #: Chunks that have circuits in it and aren't stored yet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.line_jobs import Piece, Sent, overlap
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_tasks import ServiceTasks, watch
-from ray_qjm.errors import JobLostError, RayQjmError
+from ray_qjm.errors import JobLostError, JobResultError, RayQjmError
+from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.assembly import Whole
 from ray_qjm.planning.orders import Order
-from ray_qjm.planning.verdicts import Verdict
+from ray_qjm.planning.verdicts import Verdict, What
 
-#: A fetch that fails is tried again after so many seconds, doubled each time; and so often.
+#: A fetch that fails is tried again after so many seconds, doubled each time, from the first to the second.
 _FETCH_S = (0.5, 60.0)
-_FETCHES = 12
 #: Rows of a chunk that no job has circuits of are tried to be made so often.
 _PACKS = 5
 
@@ -33,7 +34,7 @@ class LineRows:
         tasks: Starts Ray tasks.
         pieces: The line's chunks, by their first circuit.
         sent: The line's jobs, by number.
-        lost: See ``RetryPolicy``.
+        retry: See ``RetryPolicy``.
         put: Runs a function in the line's thread.
         later: As ``put``, after so many seconds.
         over: Is told of a job whose result can't be had, with its state and why.
@@ -49,7 +50,7 @@ class LineRows:
         pieces: Mapping[int, Piece],
         sent: Mapping[int, Sent],
         *,
-        lost: str,
+        retry: RetryPolicy,
         put: Callable[[Callable[[], None]], None],
         later: Callable[[float, Callable[[], None]], None],
         over: Callable[[Sent, str, Verdict], None],
@@ -61,7 +62,7 @@ class LineRows:
         self._tasks = tasks
         self._pieces = pieces
         self._sent = sent
-        self._lost = lost
+        self._retry = retry
         self._put = put
         self._later = later
         self._over = over
@@ -89,17 +90,20 @@ class LineRows:
         final = isinstance(why_not, FetchFailed) and why_not.final
         said = why_not.reason if isinstance(why_not, FetchFailed) else words(why_not)
         reason = f"its result can't be had: {said}"
+        now = time.monotonic()
         sent.fetches += 1
-        if not final and sent.fetches < _FETCHES:
-            wait = min(_FETCH_S[1], _FETCH_S[0] * 2 ** (sent.fetches - 1))
+        sent.fetched_at = now if sent.fetched_at is None else sent.fetched_at
+        if not final and now - sent.fetched_at < self._retry.give_up_s:
+            wait = min(_FETCH_S[1], _FETCH_S[0] * 2 ** min(sent.fetches - 1, 16))
             self._later(wait, lambda: self.fetch(sent, then))
         elif not self._under_way(number):  # it was fetched before, and got lost on the way to its rows
             sent.raw = RayQjmError(reason)
             then()
-        elif final and self._lost == "resubmit":
-            self._over(sent, "lost", Verdict("again", JobLostError.__name__, reason))
+        elif not final:  # it was paid: a resume with retry_failed adopts its job, and asks again
+            self._over(sent, "lost", Verdict("give up", JobResultError.__name__, reason))
         else:
-            self._over(sent, "lost", Verdict("give up", JobLostError.__name__, reason))
+            what: What = "again" if self._retry.lost == "resubmit" else "give up"
+            self._over(sent, "lost", Verdict(what, JobLostError.__name__, reason))
 
     def collect(self, order: Order | None, wholes: Sequence[Whole]) -> None:
         """See ``planning.assembly.Collect``."""

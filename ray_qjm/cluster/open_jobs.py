@@ -147,7 +147,15 @@ def _past(entry: Mapping[str, Any]) -> Past | None:
     if entry.get("beside") or (entry["state"] in FINAL and entry["state"] not in ("done", "lost")):
         return None
     runs = tuple(Run(*run) for run in entry["runs"])
-    return Past(entry["tag"], entry["backend"], entry["session"], runs, entry["job_id"] is not None)
+    number = entry["tag"].rpartition("-")[2]
+    return Past(
+        entry["tag"],
+        entry["backend"],
+        entry["session"],
+        runs,
+        entry["job_id"] is not None,
+        int(number) if number.isdecimal() else 0,
+    )
 
 
 def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:

@@ -24,6 +24,7 @@ from ray_qjm.errors import (
     InvalidInputError,
     JobCancelledError,
     JobNotCancelledError,
+    JobResultError,
     JobTimeoutError,
     NoCreditError,
     StoreMismatchError,
@@ -47,6 +48,7 @@ MAY_PASS = frozenset(
         JobNotCancelledError.__name__,
         JobTimeoutError.__name__,
         DeskGoneError.__name__,
+        JobResultError.__name__,
         StoreUnavailableError.__name__,
     }
 )

@@ -104,7 +104,7 @@ class ServiceLine:
             tasks,
             self._pieces,
             self._sent,
-            lost=setup.retry.lost,
+            retry=setup.retry,
             put=self._queue.put,
             later=lambda seconds, call: self._timers.append((time.monotonic() + seconds, call)),
             over=self._over,

@@ -25,6 +25,9 @@ _workers: OrderedDict[tuple[str, int], ServiceWorker] = OrderedDict()
 
 #: Times that Ray runs a collecting task again whose worker died: it changes nothing that it has not made itself.
 _COLLECT_RETRIES = 3
+#: And a preparing one; also when a node has died that had circuits or sheets in its memory, for as long as they are
+#: wanted. A worker that dies of its circuits takes so many more with it before its chunk is halved.
+_PREPARE_RETRIES = 2
 
 
 def _worker(task: str, setup: Sequence[Any], backend: int) -> ServiceWorker:
@@ -66,7 +69,7 @@ def _collect(
         return [Outcome(fatal=error) for _ in wholes], {}
 
 
-_prepare_task: Any = ray.remote(num_returns=3, max_retries=0)(_prepare)
+_prepare_task: Any = ray.remote(num_returns=3, max_retries=_PREPARE_RETRIES)(_prepare)
 _collect_task: Any = ray.remote(num_returns=2, max_retries=_COLLECT_RETRIES)(_collect)
 
 

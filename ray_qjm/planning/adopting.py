@@ -18,6 +18,7 @@ class Past(NamedTuple):
         session: When: later sessions have higher numbers.
         runs: What it runs.
         sent: Whether the service is known to have taken it.
+        number: Later jobs of a session have higher ones.
     """
 
     tag: str
@@ -25,15 +26,17 @@ class Past(NamedTuple):
     session: int
     runs: tuple[Run, ...]
     sent: bool
+    number: int = 0
 
 
 def adoptable(jobs: Iterable[Past], shots_of: Callable[[int], int]) -> list[str]:
     """The tags of those that may have shots which count.
 
     A desk may write the intent of a job when its session has ended and the next one has read the journal: it won't
-    send it then. The next session has packed these circuits in jobs of its own; a third one finds both. So of jobs
-    that weren't sent as far as one knows, those are left out that give a circuit more shots than it asks for, or
-    have it on two backends.
+    send it then. The next session has packed these circuits in jobs of its own; a third one finds both. Or a job's
+    result was gone, and its circuits were packed again. So those are left out that would give a circuit more shots
+    than it asks for, or have it on two backends: first of all those that weren't sent as far as one knows, then the
+    older ones.
 
     >>> old = Past("old", "aer", 1, (Run(0, 9, 10),), sent=False)
     >>> new = Past("new", "aer", 2, (Run(5, 7, 10),), sent=True)
@@ -43,7 +46,7 @@ def adoptable(jobs: Iterable[Past], shots_of: Callable[[int], int]) -> list[str]
     had: Counter[int] = Counter()
     where: dict[int, str] = {}
     tags: list[str] = []
-    for job in sorted(jobs, key=lambda job: (not job.sent, -job.session)):
+    for job in sorted(jobs, key=lambda job: (not job.sent, -job.session, -job.number)):
         own: Counter[int] = Counter()
         for run in job.runs:
             for circuit in range(run.start, run.stop):
@@ -52,7 +55,7 @@ def adoptable(jobs: Iterable[Past], shots_of: Callable[[int], int]) -> list[str]
             where.get(circuit, job.backend) == job.backend and had[circuit] + shots <= shots_of(circuit)
             for circuit, shots in own.items()
         )
-        if job.sent or free:
+        if free:
             had.update(own)
             where.update(dict.fromkeys(own, job.backend))
             tags.append(job.tag)

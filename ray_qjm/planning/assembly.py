@@ -16,7 +16,7 @@ from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run, joined
 from ray_qjm.planning.packing import Packer
 from ray_qjm.planning.ranges import Ranges
-from ray_qjm.planning.verdicts import Verdict
+from ray_qjm.planning.verdicts import NOT_ITS_FAULT, Verdict
 
 #: A backend is taken for broken when so many jobs failed one after the other, none succeeding between them; jobs that
 #: are halved don't count, and a circuit that fails alone counts for two. Halving a job of 10,000 circuits of which each
@@ -159,7 +159,8 @@ class Assembly:
             had = [run for run in taken if run.start <= circuit < run.stop]
             shots = self._shots_of(circuit) - sum(run.shots for run in had)
             if shots > 0:
-                acts += self._pack(piece, circuit, shots, new=not had)
+                first = self._fresh(len(self._packer.slices(shots))) if had else 0
+                acts += self._pack(piece, circuit, shots, first)
         if not piece.left:
             acts.append(Collect(None, (self._whole(piece),)))
         return acts
@@ -192,7 +193,8 @@ class Assembly:
         acts: list[Act] = []
         self._streak += 1
         halved = verdict.what == "split job" and order.circuits > 1
-        if verdict.what not in ("cancelled", "no credit") and order not in self._adopted and not halved:
+        its_fault = verdict.what not in ("cancelled", "no credit") and verdict.error_type not in NOT_ITS_FAULT
+        if its_fault and order not in self._adopted and not halved:
             self._failed_in_a_row += 2 if verdict.what == "split job" else 1
         if self.closed is None and (verdict.what == "no credit" or self._failed_in_a_row >= BREAKS_AFTER):
             self.closed = verdict
@@ -206,10 +208,12 @@ class Assembly:
         order = self._here(order)
         if self.closed is None and verdict.what == "again":
             # The desk can't send it again: an earlier session has sent it, or this one was taken for dead.
+            # Neighbours get the same numbers of slices: then they are one run again, however many they are.
+            firsts = {run: self._fresh(len(self._packer.slices(run.shots))) for run in order.runs}
             for run, piece, start, stop in self._cells(order):
                 for circuit in range(start, stop):
                     piece.left -= 1
-                    acts += self._pack(piece, circuit, run.shots, new=False)
+                    acts += self._pack(piece, circuit, run.shots, firsts[run])
             return [*acts, *self._hunt(number), *self.flush()]
         if self.closed is None and halved:
             self._held += [self._again(order, half) for half in reversed(order.halves())]
@@ -246,15 +250,13 @@ class Assembly:
         self._orders[order.number] = order
         return Submit(order)
 
-    def _pack(self, piece: _Piece, circuit: int, shots: int, *, new: bool) -> Iterator[Submit]:
-        """Shots of a circuit go into a job, or it is told why they can't; ``new``: it has no slices yet."""
+    def _pack(self, piece: _Piece, circuit: int, shots: int, first: int) -> Iterator[Submit]:
+        """Shots of a circuit go into a job, or it is told why they can't; ``first``: number of their first slice."""
         size = piece.sizes.get(circuit, 0)
         if self.closed is not None:
             piece.lacks.append(Lack(circuit, circuit + 1, self.closed, elsewhere=True))
         elif self._packer.fits(size):
-            count = len(self._packer.slices(shots))
-            piece.left += count
-            first = 0 if new else self._fresh(count)
+            piece.left += len(self._packer.slices(shots))
             yield from self._offer(self._packer.add(circuit, shots, size, first))
         else:
             reason = f"it takes {size} bytes, and a job may have {self._packer.limits.max_payload_bytes}"

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ray_qjm.errors import NoCreditError
+from ray_qjm.errors import (
+    DeskGoneError,
+    JobAbsentError,
+    JobLostError,
+    JobResultError,
+    NoCreditError,
+    StoreUnavailableError,
+)
 
 #: ``wait``: the service is full or throttles, nothing was submitted; the same again later.
 #: ``again``: it broke for a reason that may pass, nothing was submitted (or the job is over without result).
@@ -21,6 +28,19 @@ What = Literal[
 
 #: What the same backend is asked again about, with the same job; the rest is for the task to decide.
 TRANSIENT: frozenset[What] = frozenset({"wait", "again"})
+
+
+#: Types of errors that tell of drivers, desks and the way to a service, and nothing of whether it works.
+NOT_ITS_FAULT = frozenset(
+    {
+        JobAbsentError.__name__,
+        JobLostError.__name__,
+        JobResultError.__name__,
+        DeskGoneError.__name__,
+        StoreUnavailableError.__name__,
+        "DriverGone",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from ray_qjm.errors import StoreUnavailableError
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import seal, unseal
 
@@ -23,6 +25,12 @@ ANEW = "anew"
 
 #: One job as far as it is known: field to value, JSON values only. ``tag`` names it.
 Entry = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Tier:
+    names: list[str] = field(default_factory=list)
+    tags: set[str] = field(default_factory=set)
 
 
 class SubmissionLog:
@@ -39,37 +47,53 @@ class SubmissionLog:
         self._folder = folder
         self._many = max(2, many)
         self._number = 0
-        #: Batches that were written, that were folded once, twice, ...: names, and what they say together.
-        self._tiers: list[tuple[list[str], dict[str, dict[str, Any]]]] = []
+        #: Batches that were written, that were folded once, twice, ...
+        self._tiers: list[_Tier] = []
+        #: What those say together that haven't been folded yet. Of others only the tags are kept: an entry takes a
+        #: kilobyte, and a task may have a million.
+        self._state: dict[str, dict[str, Any]] = {}
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Write a batch; on return it is safe.
 
         Raises:
-            StoreUnavailableError: It couldn't be written.
+            StoreUnavailableError: It couldn't be written, or what was written before couldn't be read again.
         """
         self._add(0, self._put(entries), entries)
+        _fold(self._state, entries)
         for tier in itertools.count():
-            names, state = self._tiers[tier]
+            names = self._tiers[tier].names
             if len(names) < self._many:
                 return
-            older = [state for _, state in self._tiers[tier + 1 :]]
+            state = self._read(names) if tier else self._state
+            older = self._tiers[tier + 1 :]
             state = {
                 tag: entry
                 for tag, entry in state.items()
-                if not entry.get("gone") or any(tag in known for known in older)
+                if not entry.get("gone") or any(tag in known.tags for known in older)
             }
             name = self._put(state.values())
-            self._tiers[tier] = ([], {})
+            self._tiers[tier] = _Tier()
+            if tier == 0:
+                self._state = {}
             self._add(tier + 1, name, state.values())
             self._objects.remove(names)
 
+    def _read(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        state: dict[str, dict[str, Any]] = {}
+        for name in names:
+            batch = unseal(self._objects.read(name))
+            if batch is None:
+                raise StoreUnavailableError(f"{name} of store {self._objects.root} can't be read any more.")
+            _fold(state, batch["entries"])
+        return state
+
     def _add(self, tier: int, name: str, entries: Iterable[Entry]) -> None:
         if tier == len(self._tiers):
-            self._tiers.append(([], {}))
-        names, state = self._tiers[tier]
-        names.append(name)
-        _fold(state, entries)
+            self._tiers.append(_Tier())
+        self._tiers[tier].names.append(name)
+        if tier:
+            self._tiers[tier].tags |= {entry["tag"] for entry in entries}
 
     def _put(self, entries: Iterable[Entry]) -> str:
         self._number += 1
