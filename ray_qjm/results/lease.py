@@ -100,20 +100,20 @@ class Held(Protocol):
         """Whose it is."""
 
 
-def wait_for_owner(objects: Objects, record: Held, lease_s: float = LEASE_S) -> None:
+def wait_for_owner(objects: Objects, record: Held, lease_s: float | None = None) -> None:
     """Return once the owner of an epoch may be taken over.
 
     Args:
         objects: The store.
         record: Of the epoch.
-        lease_s: Seconds without a sign of life after which it counts as dead.
+        lease_s: Seconds without a sign of life after which it counts as dead; ``None``: ``LEASE_S``.
 
     Raises:
         StoreInUseError: It lives.
     """
     name, end = beat_name(record.epoch), end_name(record.epoch)
     first = objects.read(name)
-    until = time.monotonic() + lease_s
+    until = time.monotonic() + (LEASE_S if lease_s is None else lease_s)
     while not is_dead(record.owner) and objects.read(end) is None:
         if objects.read(name) != first:
             raise StoreInUseError(
@@ -131,14 +131,14 @@ class Lease:
     Args:
         objects: The store.
         record: The epoch's record, which this process has made.
-        lease_s: Seconds without a sign of life after which others take over.
+        lease_s: Seconds without a sign of life after which others take over; ``None``: ``LEASE_S``.
     """
 
-    def __init__(self, objects: Objects, record: Held, lease_s: float = LEASE_S) -> None:
+    def __init__(self, objects: Objects, record: Held, lease_s: float | None = None) -> None:
         # A sign of life that is late is none: the next one comes soon.
         self._objects = objects.with_retry(BEAT_S)
         self._record = record
-        self._lease_s = lease_s
+        self._lease_s = LEASE_S if lease_s is None else lease_s
         # Those that may take over count from a sign of life that they saw, which is never older than this one.
         self._renewed = time.monotonic()
         self._number = 0

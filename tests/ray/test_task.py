@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import psutil
@@ -37,11 +37,14 @@ class Gatekeeper:
             self.seen.append(status)
             self._changed.notify_all()
 
-    def wait_for_done(self, circuits: int, timeout: float = 60) -> None:
+    def wait_for(self, what: Callable[[TaskStatus], bool], timeout: float = 60) -> None:
         with self._changed:
-            assert self._changed.wait_for(
-                lambda: bool(self.seen) and self.seen[-1].done >= circuits, timeout
-            ), f"not {circuits} circuits done within {timeout} s: {self.seen[-1:]}"
+            assert self._changed.wait_for(lambda: bool(self.seen) and what(self.seen[-1]), timeout), (
+                f"not within {timeout} s: {self.seen[-1:]}"
+            )
+
+    def wait_for_done(self, circuits: int) -> None:
+        self.wait_for(lambda status: status.done >= circuits)
 
 
 def simulating() -> list[psutil.Process]:
@@ -79,7 +82,7 @@ def test_report_of_a_running_task_names_ranges_and_stage() -> None:
     keeper = Gatekeeper()
     circuits = (wide if 20 <= i < 30 else coin(i) for i in range(10_000))
     with ray_qjm.submit(circuits, "fake_manila", shots=10, progress=keeper) as task:
-        keeper.wait_for_done(60)
+        keeper.wait_for(lambda status: status.failed == 10)
         assert (
             "circuits 20-29 failed to transpile. Reason: UnsupportedCircuitError: it has 7 qubits"
             in task.report()
