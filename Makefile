@@ -69,8 +69,13 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Tests that start processes and Ray have the machine to themselves; the others share it, a file a process.
+WITH_RAY := tests/ray tests/faults
+
+test: export RAY_USAGE_STATS_ENABLED := 0
 test: lint types
-	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(addprefix --ignore=,$(WITH_RAY))
+	$(BIN)/python -m pytest $(WITH_RAY)
 
 test-providers: $(PROVIDERS_STAMP)
 	RAY_USAGE_STATS_ENABLED=0 $(PROVIDERS_VENV)/bin/python -m pytest tests/providers
