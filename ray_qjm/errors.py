@@ -119,6 +119,10 @@ class JobResultError(RayQjmError):
     """A job is done, and its result couldn't be had for ``RetryPolicy.give_up_s``; it may be had later."""
 
 
+class BackendClosedError(RayQjmError):
+    """All jobs of a backend failed, one after the other: no more were sent there."""
+
+
 class JobAbsentError(RayQjmError):
     """A job never reached its service, as far as that can be known."""
 

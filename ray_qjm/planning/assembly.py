@@ -9,8 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
-from ray_qjm.errors import InvalidTransitionError, PayloadTooLargeError
+from ray_qjm.errors import BackendClosedError, InvalidTransitionError, PayloadTooLargeError
 from ray_qjm.options import Limits
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run, joined
@@ -22,6 +23,10 @@ from ray_qjm.planning.verdicts import NOT_ITS_FAULT, Verdict
 #: are halved don't count, and a circuit that fails alone counts for two. Halving a job of 10,000 circuits of which each
 #: is refused would submit 20,000 jobs; but ten jobs in a row may fail for one broken circuit in each of them.
 BREAKS_AFTER = 10
+#: One that has done jobs may have so many more circuits that fail alone, one for each job, up to this.
+PROVEN = 20
+#: And when then so many circuits fail too that have nothing to do with those: broken ones may stand side by side.
+PROBES = 5
 #: After so many jobs that failed in a row, halved ones included, no new ones go until one has succeeded.
 WAITS_AFTER = 3
 #: Slices that come of cutting others are numbered from here on: no circuit has so many from the start.
@@ -120,7 +125,12 @@ class Assembly:
         #: succeeds one is followed at a time: all may be broken.
         self._held: list[Order] = []
         self._hunted: int | None = None
-        self._succeeded = False
+        self._good = 0
+        #: Circuits that have yet to fail alone before the backend is closed; ``None``: it isn't under suspicion.
+        self._probes: int | None = None
+        self._probed: set[int] = set()
+        #: Circuits that failed alone since something succeeded.
+        self._suspects: set[int] = set()
         self.closed: Verdict | None = None
 
     @property
@@ -174,7 +184,10 @@ class Assembly:
         order = self._leave(number)
         self._ended.add(number)
         self._failed_in_a_row = self._streak = 0
-        self._succeeded = True
+        self._probes = None
+        self._probed.clear()
+        self._suspects.clear()
+        self._good += 1
         self._hunted = None
         held, self._held = self._held, []
         wholes = []
@@ -190,22 +203,23 @@ class Assembly:
     def failed(self, number: int, verdict: Verdict) -> list[Act]:
         """A job was refused, or ended without a result, and nothing of it is unknown any more."""
         order = self._leave(number)
+        adopted = order in self._adopted
+        order = self._here(order)
         acts: list[Act] = []
         self._streak += 1
-        halved = verdict.what == "split job" and order.circuits > 1
-        its_fault = verdict.what not in ("cancelled", "no credit") and verdict.error_type not in NOT_ITS_FAULT
-        if its_fault and order not in self._adopted and not halved:
-            self._failed_in_a_row += 2 if verdict.what == "split job" else 1
-        if self.closed is None and (verdict.what == "no credit" or self._failed_in_a_row >= BREAKS_AFTER):
-            self.closed = verdict
-            acts.append(Close(verdict))
+        cut = self._cut(order, verdict)
+        counts = cut is None and not adopted
+        if self.closed is None and (
+            verdict.what == "no credit" or (counts and self._is_broken(order, verdict))
+        ):
+            self.closed = verdict if verdict.what == "no credit" else self._closing(verdict)
+            acts.append(Close(self.closed))
             for waiting in self._packer.flush():
-                acts += self._lack(waiting, verdict, elsewhere=True)
+                acts += self._lack(waiting, self.closed, elsewhere=True)
         if self.closed is not None or verdict.what == "cancelled":
             held, self._held, self._hunted = self._held, [], None
             for waiting in held:
-                acts += self._lack(waiting, verdict, elsewhere=True)
-        order = self._here(order)
+                acts += self._lack(waiting, self.closed or verdict, elsewhere=True)
         if self.closed is None and verdict.what == "again":
             # The desk can't send it again: an earlier session has sent it, or this one was taken for dead.
             # Neighbours get the same numbers of slices: then they are one run again, however many they are.
@@ -215,24 +229,71 @@ class Assembly:
                     piece.left -= 1
                     acts += self._pack(piece, circuit, run.shots, firsts[run])
             return [*acts, *self._hunt(number), *self.flush()]
-        if self.closed is None and halved:
-            self._held += [self._again(order, half) for half in reversed(order.halves())]
+        if self.closed is None and cut is not None:
+            halves = order.halves() if cut == "circuits" else self._halves_of_shots(order)
+            self._held += [self._again(order, half) for half in reversed(halves) if half]
             return [*acts, *self._hunt(number)]
+        if verdict.what == "split shots":
+            # A single shot of it is too many: there is no use in trying the others.
+            alike = [other for other in self._held if (other.start, other.stop) == (order.start, order.stop)]
+            self._held = [other for other in self._held if other not in alike]
+            for other in alike:
+                acts += self._lack(other, verdict, elsewhere=self._good == 0)
         acts += self._hunt(number)
-        most = max((run.shots for run in order.runs), default=0)
-        if self.closed is None and verdict.what == "split shots" and most > 1:
-            return [*acts, *self._split_shots(order)]
         final = verdict.what in ("give up", "split job", "split shots") and self.closed is None
         # Where nothing has succeeded yet it may be the backend's fault: another one may run it.
-        final = final and (self._succeeded or verdict.what == "give up")
+        final = final and (self._good > 0 or verdict.what == "give up")
         return acts + self._lack(order, verdict, elsewhere=not final)
 
     # Within.
 
+    def _cut(self, order: Order, verdict: Verdict) -> Literal["circuits", "shots"] | None:
+        """How a job that failed is made smaller, if it is."""
+        many, most = order.circuits > 1, max((run.shots for run in order.runs), default=0)
+        if verdict.what == "split shots" and (most > 1 or many):
+            # It may be one circuit that has too many, whatever the words: by turns.
+            return "circuits" if many and (order.attempt % 2 or most == 1) else "shots"
+        return "circuits" if verdict.what == "split job" and many else None
+
+    def _is_broken(self, order: Order, verdict: Verdict) -> bool:
+        """One more failed, and nothing smaller is left to be tried: whether that is enough to close the backend."""
+        if verdict.what in ("cancelled", "no credit") or verdict.error_type in NOT_ITS_FAULT:
+            return False
+        alone = verdict.what in ("split job", "split shots")
+        if alone and order.start in self._suspects:
+            return False  # more of the shots of one circuit
+        self._suspects.add(order.start)
+        self._failed_in_a_row += 2 if alone else 1
+        if self._failed_in_a_row < BREAKS_AFTER + 2 * min(self._good, PROVEN):
+            return False
+        if not alone:
+            return True
+        self._probes = PROBES if self._probes is None else self._probes - 1
+        return self._probes == 0
+
+    def _closing(self, verdict: Verdict) -> Verdict:
+        said = (
+            f"{self._streak} jobs failed one after the other, and nothing more was sent; the last: {verdict}"
+        )
+        return Verdict("elsewhere", BackendClosedError.__name__, said)
+
+    def _probe(self) -> Order:
+        """A circuit of what is held that has little to do with those that failed: from the largest part, in turn."""
+        parts = [order for order in self._held if order.number not in self._probed] or self._held
+        held = max(parts, key=lambda order: (order.circuits, order.stop))
+        self._probed.add(held.number)
+        at = self._held.index(held)
+        if held.circuits == 1:
+            return self._held.pop(at)
+        run = held.runs[-1]
+        rest = (*held.runs[:-1], *([run._replace(stop=run.stop - 1)] if run.circuits > 1 else []))
+        self._held[at] = held._replace(runs=rest)
+        return self._again(held, [run._replace(start=run.stop - 1)])
+
     def _hunt(self, number: int) -> Iterator[Submit]:
         """A job failed: follow its first half, or another part if it stood alone and was the one that is followed."""
         if self._held and self._hunted in (None, number):
-            part = self._held.pop()
+            part = self._held.pop() if self._probes is None else self._probe()
             self._hunted = part.number
             yield self._submit(part)
         elif self._hunted == number:
@@ -308,7 +369,7 @@ class Assembly:
         )
         return self._packer.order(runs, size, order.attempt + 1)
 
-    def _split_shots(self, order: Order) -> Iterator[Act]:
+    def _halves_of_shots(self, order: Order) -> tuple[list[Run], list[Run]]:
         first: list[Run] = []
         second: list[Run] = []
         for run in order.runs:
@@ -318,9 +379,7 @@ class Assembly:
                 second.append(run._replace(shots=run.shots - half, slice_=self._fresh(1)))
                 for piece, start, stop in self._within(run):
                     piece.left += stop - start
-        for runs in (first, second):
-            if runs:
-                yield self._submit(self._again(order, runs))
+        return first, second
 
     def _lack(self, order: Order, verdict: Verdict, *, elsewhere: bool) -> list[Act]:
         wholes = []

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.options import Limits
-from ray_qjm.planning.assembly import BREAKS_AFTER, FRESH, Act, Assembly, Close, Collect, Lack, Submit, Whole
+from ray_qjm.planning.assembly import (
+    BREAKS_AFTER,
+    FRESH,
+    PROBES,
+    Act,
+    Assembly,
+    Close,
+    Collect,
+    Lack,
+    Submit,
+    Whole,
+)
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.verdicts import Verdict, What
@@ -156,13 +167,52 @@ def test_one_broken_circuit_in_every_job_does_not_break_the_backend() -> None:
     assert set(scene.lacks) == set(broken) and not scene.closed
 
 
+@pytest.mark.parametrize(
+    ("most", "count", "broken"),
+    [(20, 400, range(40, 48)), (500, 500, range(100, 110)), (1, 100, range(44, 49))],
+)
+def test_broken_circuits_side_by_side_do_not_break_the_backend(most: int, count: int, broken: range) -> None:
+    scene = desk(Limits(max_circuits=most))
+    for start in range(0, count, 20):
+        scene.prepare(start, start + 20)
+    scene.run(broken)
+    assert set(scene.lacks) == set(broken) and not scene.closed
+    assert all(lack.verdict.what == "split job" for lack in scene.lacks.values())
+
+
+def test_circuits_that_never_ran_are_told_that_the_backend_was_closed() -> None:
+    scene = desk(Limits(max_circuits=100))
+    scene.prepare(0, 100)
+    scene.run(range(100))
+    assert scene.closed == 1
+    last = scene.lacks[50].verdict
+    assert last.error_type == "BackendClosedError" and "jobs failed one after the other" in last.reason
+    assert scene.lacks[0].verdict.what == "split job"
+
+
+@given(st.sets(st.integers(0, 15), min_size=1, max_size=3))
+def test_one_circuit_that_always_has_too_many_shots_costs_the_others_nothing(greedy: set[int]) -> None:
+    scene = desk(Limits(max_circuits=16))
+    scene.prepare(0, 16)
+    jobs = 0
+    while scene.orders:
+        order, jobs = scene.orders.popleft(), jobs + 1
+        if any(circuit in greedy for run in order.runs for circuit in range(run.start, run.stop)):
+            scene.failed(order, "split shots")
+        else:
+            scene.done(order)
+        assert jobs < 500
+    assert set(scene.lacks) == greedy and not scene.closed
+    assert scene.counted == {circuit: 100 for circuit in range(16) if circuit not in greedy}
+
+
 @pytest.mark.parametrize("count", [1, 9, 500, 10_000])
 def test_a_backend_that_fails_everything_is_closed_after_few_jobs(count: int) -> None:
     scene = desk(Limits(max_circuits=500))
     scene.prepare(0, count)
     jobs = scene.run(range(count))
     # What was handed in before is under way: it fails too, and isn't halved any more.
-    assert jobs <= 2 * BREAKS_AFTER + -(-count // 500)
+    assert jobs <= 2 * BREAKS_AFTER + PROBES + -(-count // 500)
     assert set(scene.lacks) == set(range(count)) and len(scene.wholes) == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_qjm.options import Budget, Limits, Quota, RetryPolicy
-from ray_qjm.planning.assembly import BREAKS_AFTER
+from ray_qjm.planning.assembly import BREAKS_AFTER, PROBES
 from tests.services.judging import by_chance, judge_all
 from tests.services.scripted import Fault, Script
 from tests.services.simulation import Crash, Simulation, Work
@@ -143,7 +143,7 @@ def test_a_backend_that_fails_everything_gets_few_jobs(count: int) -> None:
     judge_all(sim)
     assert len(work.reasons) == count
     # Those that were under way when it was given up end too.
-    assert len(sim.services["a"].jobs) <= 2 * BREAKS_AFTER + 3
+    assert len(sim.services["a"].jobs) <= 2 * BREAKS_AFTER + PROBES + 3
 
 
 def test_another_backend_takes_what_a_broken_one_fails() -> None:
