@@ -80,7 +80,7 @@ def earlier_jobs(
         if not _was_there(entry):
             continue
         awaited = tuple(Ranges(part for run in runs[tag] for part in kept.rest(run.start, run.stop)))
-        noted = entry["job_id"] is not None and entry["job_id"] in known
+        noted = entry["job_id"] is not None and (entry["backend"], entry["job_id"]) in known
         if tag not in adopted or not awaited:
             spent = spent + _cost(entry)
             if entry["state"] in FINAL and entry["job_id"] is not None and not noted:

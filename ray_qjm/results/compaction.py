@@ -72,7 +72,7 @@ def _written(opened: Opened, group: Sequence[tuple[Taken, Head, pa.RecordBatch]]
     table = pa.Table.from_batches([batch for _, _, batch in group]).unify_dictionaries().combine_chunks()
     (batch,) = table.to_batches()
     ids = jobs_named(batch.column("job"))
-    jobs = {job.job_id: job for _, head, _ in group for job in head.jobs if job.job_id in ids}
+    jobs = {(job.backend, job.job_id): job for _, head, _ in group for job in head.jobs if job.job_id in ids}
     failures = [
         failure for item, head, _ in group for failure in clipped(head.failures, item.start, item.stop)
     ]

@@ -165,21 +165,27 @@ def with_jobs(batch: pa.RecordBatch, jobs: Sequence[int]) -> pa.RecordBatch:
     return batch.add_column(_JOBS_PLACE, _JOBS, column)
 
 
-def with_named_jobs(batch: pa.RecordBatch, known: Mapping[str, int]) -> pa.RecordBatch:
+def with_named_jobs(batch: pa.RecordBatch, known: Mapping[tuple[str | None, str], int]) -> pa.RecordBatch:
     """Put the column ``jobs`` in place of the column ``job``, which names the jobs of each circuit.
 
     Args:
         batch: Rows; ``job`` is a dictionary column, see ``job_names``.
-        known: Row of the table of jobs by id; jobs that aren't there are left out.
+        known: Row of the table of jobs, as ``JobLog.places``; jobs that aren't there are left out.
     """
     place = batch.schema.get_field_index("job")
-    names = batch.column(place)
-    found = [
-        [known[job] for job in (text or "").split(_BETWEEN_JOBS) if job in known]
-        for text in names.dictionary.to_pylist()
-    ]
-    lists_ = pa.array([*found, []], _JOBS.type)
-    column = lists_.take(names.indices.fill_null(len(found)))
+    names, backends = batch.column(place), batch.column("backend")
+    texts = [*names.dictionary.to_pylist(), None]
+    kinds = [*backends.dictionary.to_pylist(), None]
+    # Rows are many, and pairs of a backend and names few.
+    codes = names.indices.fill_null(len(texts) - 1).to_numpy().astype(np.int64) * len(kinds)
+    codes += backends.indices.fill_null(len(kinds) - 1).to_numpy()
+    pairs, of_row = np.unique(codes, return_inverse=True)
+    found = []
+    for pair in pairs.tolist():
+        text, backend = texts[pair // len(kinds)], kinds[pair % len(kinds)]
+        keys = [(backend, job) for job in (text or "").split(_BETWEEN_JOBS)]
+        found.append([known[key] for key in keys if key in known])
+    column = pa.array(found, _JOBS.type).take(pa.array(of_row.reshape(-1)))
     return batch.remove_column(place).add_column(_JOBS_PLACE, _JOBS, column)
 
 

@@ -35,6 +35,10 @@ class Job(NamedTuple):
     usage_s: float | None = None
 
 
+#: Row of the table of jobs by backend and id: backends may call their jobs alike.
+Places = dict[tuple[str | None, str], int]
+
+
 class JobLog:
     """Jobs in the order in which they ended; a row's number is what the column ``jobs`` holds.
 
@@ -49,7 +53,8 @@ class JobLog:
         self._closed: list[pa.RecordBatch] = [] if before is None else before.to_batches()
         self._rows = 0 if before is None else before.num_rows
         self._open: list[Job] = []
-        self._places: dict[str, int] = {}
+        self._places: Places = {}
+        self._placed = 0
 
     def add(self, job: Job) -> int:
         """Note a job and return its row."""
@@ -61,13 +66,15 @@ class JobLog:
             self._rows += 1
             return self._rows - 1
 
-    def places(self) -> dict[str, int]:
-        """Row of each job by its id."""
+    def places(self) -> Places:
+        """Row of each job by its backend and id, and of the last of an id for rows that don't say their backend."""
         with self._lock:
-            known = len(self._places)
-            if known < self._rows:
-                ids = self._table().column("job_id").slice(known).to_pylist()
-                self._places.update((job, row) for row, job in enumerate(ids, known))
+            if self._placed < self._rows:
+                table = self._table().slice(self._placed)
+                backends, ids = (table.column(name).to_pylist() for name in ("backend", "job_id"))
+                for row, (backend, job) in enumerate(zip(backends, ids, strict=True), self._placed):
+                    self._places[backend, job] = self._places[None, job] = row
+                self._placed = self._rows
             return self._places
 
     def table(self) -> pa.Table:

@@ -314,7 +314,12 @@ def _jobs_and(objects: Objects, heads: Mapping[PartName, Head]) -> JobLog:
     tables = (_unpack_jobs(objects.read(_jobs_name(number))) for number in numbers)
     log = JobLog(next((table for table in tables if table is not None), None))
     known = set(log.places())
-    found = {job.job_id: job for head in heads.values() for job in head.jobs if job.job_id not in known}
+    found = {
+        (job.backend, job.job_id): job
+        for head in heads.values()
+        for job in head.jobs
+        if (job.backend, job.job_id) not in known
+    }
     for job in sorted(found.values(), key=lambda job: (job.ended, job.job_id)):
         log.add(job)
     return log
