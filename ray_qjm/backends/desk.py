@@ -541,7 +541,9 @@ class Desk:
             call,
             within_s=ASK_S,
             done=done,
-            failed=lambda error: self._book.polled(counter, None, self._clock()),
+            failed=lambda error: self._book.polled(
+                counter, None, self._clock(), why_not=f"{type(error).__name__}: {words(error)}"
+            ),
         )
 
     def _revoke(self, tag: str, job_id: str) -> None:

@@ -22,7 +22,7 @@ from ray_qjm.cluster.launcher import Launchers
 from ray_qjm.cluster.messages import Outcome, TaskSetup, waiting
 from ray_qjm.cluster.part_writer import within
 from ray_qjm.cluster.resume import Resumed
-from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
+from ray_qjm.errors import JobNotCancelledError, RayQjmError, SourceError, TaskFailedError
 from ray_qjm.options import RunOptions
 from ray_qjm.planning.events import (
     Cancel,
@@ -35,6 +35,7 @@ from ray_qjm.planning.events import (
     Finish,
     Gate,
     Paced,
+    Returned,
     Shortened,
     Slots,
     Start,
@@ -42,6 +43,7 @@ from ray_qjm.planning.events import (
     Stored,
     WriteFailed,
 )
+from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
 from ray_qjm.results.jobs import Job
@@ -109,6 +111,8 @@ class Coordinator:
         self._submitted: dict[Chunk, float] = {}
         self._failures = FailureLog(() if resumed is None else resumed.failures)
         self._cancelled = 0
+        #: Circuits whose jobs may go on though the task was cancelled.
+        self._not_cancelled: list[Returned] = []
         self._rest: Chunk | None = None
         self._state: TaskState = "running"
         self._slots: list[int] = []
@@ -372,6 +376,9 @@ class Coordinator:
         if not outcome.noted:
             job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
         rows = self._collector.take(outcome, job)
+        self._not_cancelled += [
+            item for item in outcome.returned if item.error_type == JobNotCancelledError.__name__
+        ]
         seconds = self._taken_s(chunk, outcome.seconds)
         self._held.release(chunk, rows)
         self._failures.add(*within(outcome.failures, chunk.start, chunk.stop))
@@ -460,7 +467,11 @@ class Coordinator:
             self._schedule.done += sum(item.stop - item.start for item in retried) - failed
             self._schedule.failed += failed
             self._cancelled += stop - start - sum(item.stop - item.start for item in retried)
-            self._collector.cancel(start, stop, self._why)
+            told = [item for item in self._not_cancelled if item.start < stop and start < item.stop]
+            for item in told:
+                self._collector.cancel(max(item.start, start), min(item.stop, stop), item.error)
+            for first, last in Ranges((item.start, item.stop) for item in told).rest(start, stop):
+                self._collector.cancel(first, last, self._why)
         promised = self._feed.count if self._feed is not None else None
         if promised is not None and promised > total and self._state == "done":
             kind = self._feed.kind if self._feed is not None else ""

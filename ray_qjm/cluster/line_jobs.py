@@ -46,8 +46,12 @@ class Sent:
     fetches: int = 0
     #: When a fetch of it first failed.
     fetched_at: float | None = None
+    #: As the service calls it, once that is known.
+    job_id: str | None = None
     position: int | None = None
     eta_s: float | None = None
+    #: Why it doesn't get on just now.
+    trouble: str | None = None
     #: Chunks that have circuits in it and aren't stored yet.
     chunks: set[int] = field(default_factory=set)
     #: Circuits of a job of an earlier session that have no rows: they come in as chunks while it runs.

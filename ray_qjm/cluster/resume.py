@@ -38,8 +38,10 @@ from ray_qjm.results.records import TaskRecord, pack_epoch
 from ray_qjm.results.report import FailureRange, clipped, merge
 from ray_qjm.results.store import SHOTS, Opened, take
 
+#: Stages whose failures are no circuit's fault.
+_AT_SERVICE = ("submit", "finish")
 #: Reasons that may have passed when the task is resumed: ``retry_failed=True`` runs these circuits again. So may
-#: whatever kept circuits from being submitted (stage "submit").
+#: whatever kept circuits from being submitted, or their jobs from coming to an end.
 MAY_PASS = frozenset(
     {
         WorkerDiedError.__name__,
@@ -225,7 +227,7 @@ def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
         marks[start:stop] = opened.marks[part][start - part.start : stop - part.start]
         at = start
         for failure in merge(clipped(opened.heads[part].failures, start, stop)):
-            if retry_failed and (failure.error_type in MAY_PASS or failure.stage == "submit"):
+            if retry_failed and (failure.error_type in MAY_PASS or failure.stage in _AT_SERVICE):
                 kept.add(at, failure.start)
                 at = failure.stop
                 retried.append(failure)

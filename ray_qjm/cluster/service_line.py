@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray_qjm.backends.desk import ABSENT
@@ -36,7 +37,7 @@ from ray_qjm.planning.quota import Cost, Purse
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.planning.verdicts import Verdict, no_credit
+from ray_qjm.planning.verdicts import Verdict, What, no_credit
 from ray_qjm.results.jobs import Job
 
 #: Messages to the desk are gathered while more is to do, but for so many turns at most.
@@ -106,7 +107,7 @@ class ServiceLine:
             self._sent,
             retry=setup.retry,
             put=self._queue.put,
-            later=lambda seconds, call: self._timers.append((time.monotonic() + seconds, call)),
+            later=self._later,
             over=self._over,
             landed=self._landed,
             under_way=lambda number: number in assembly.orders,
@@ -173,6 +174,8 @@ class ServiceLine:
             "queued": sum(item.state in ("queued", "intended") for item in sent),
             "position": min(positions, default=None),
             "eta_s": min(etas, default=None),
+            "job_ids": tuple(item.job_id for item in there if item.job_id is not None),
+            "trouble": next((item.trouble for item in sent if item.trouble is not None), None),
         }
 
     # The thread.
@@ -201,6 +204,9 @@ class ServiceLine:
         ends = (self._quiet_since + LINGER_S, self._give_up_at, self._leave_at)
         at = min([*ends, *(at for at, _ in self._timers)])
         return max(0.0, min(at - time.monotonic(), 3600.0))
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + seconds, call))
 
     def _check_time(self) -> None:
         now = time.monotonic()
@@ -384,7 +390,12 @@ class ServiceLine:
             sent = None if number is None else self._sent.get(number)
             if sent is None or sent.state in FINAL:
                 continue
-            sent.state = news.state
+            sent.state, sent.job_id = news.state, news.job_id or sent.job_id
+            sent.trouble = news.facts.get("trouble")
+            if news.state == "queued" and news.verdict is not None:
+                sent.trouble = str(news.verdict)
+            if news.state == "cancelling":
+                self._later(SERVICE_GRACE_S, lambda sent=sent: self._not_cancelled(sent))  # type: ignore[misc]
             sent.position, sent.eta_s = news.facts.get("position"), news.facts.get("eta_s")
             if news.state not in FINAL:
                 continue
@@ -446,7 +457,7 @@ class ServiceLine:
             self._rows.fetch(sent, lambda: self._do(self._assembly.done(sent.order.number)))
         else:
             verdict = news.verdict or Verdict("give up", JobFailedError.__name__, "no reason was told")
-            self._over(sent, news.state, verdict)
+            self._over(sent, news.state, replace(verdict, accepted=news.job_id is not None))
 
     def _over(self, sent: Sent, state: str, verdict: Verdict) -> None:
         """A job has no result."""
@@ -500,14 +511,29 @@ class ServiceLine:
         if self._stopping is None:
             self._stop()
         self._give_up_at, self._leave_at = math.inf, time.monotonic() + RESULTS_GRACE_S
-        reason = "the service didn't say in time that it was cancelled: it may still run, and be billed"
-        verdict = Verdict("cancelled", JobNotCancelledError.__name__, reason)
         for sent in list(self._sent.values()):
-            if sent.state not in FINAL:
-                if sent.state != "queued":
-                    told = Told(sent.tag, "cancelling", None, 1, verdict, {}, {})
-                    self._tell(job_row(self._setup.name, sent.order, told, None))
-                self._over(sent, "cancelled", verdict)
+            if sent.state == "queued" and self._stopping is not None:
+                self._over(sent, "cancelled", self._stopping)
+            elif sent.state not in FINAL:
+                self._leave_alone(sent, "cancelled")
+
+    def _not_cancelled(self, sent: Sent) -> None:
+        """Its time was up, and the service doesn't obey: it keeps its slot, and its circuits wait no more."""
+        if (
+            self._sent.get(sent.order.number) is sent
+            and sent.state == "cancelling"
+            and self._stopping is None
+        ):
+            self._leave_alone(sent, "give up")
+
+    def _leave_alone(self, sent: Sent, what: What) -> None:
+        """Tell of a job that may go on whatever was done; no other may have its circuits."""
+        named = "its job" if sent.job_id is None else f"job {sent.job_id} on {self._setup.name}"
+        reason = f"{named} wasn't cancelled within {SERVICE_GRACE_S:g} s: it may still run, and be billed"
+        verdict = Verdict(what, JobNotCancelledError.__name__, reason)
+        told = Told(sent.tag, "cancelling", sent.job_id, 1, verdict, {}, {})
+        self._tell(job_row(self._setup.name, sent.order, told, None))
+        self._over(sent, "cancelled", verdict)
 
 
 def _nothing() -> None:

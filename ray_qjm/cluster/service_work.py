@@ -203,8 +203,9 @@ class ServiceWorker:
                 names[row.circuit] = list(dict.fromkeys(job for _, _, job in found))
                 rows.append(_filled(row, [answer for _, answer, _ in found], lack))
             elif lack is not None and lack.elsewhere:
-                verdict = lack.verdict
-                returned.append(Returned(row.circuit, row.circuit + 1, verdict.error_type, verdict.reason))
+                verdict, circuit = lack.verdict, row.circuit
+                stage = "finish" if verdict.accepted else "submit"
+                returned.append(Returned(circuit, circuit + 1, verdict.error_type, verdict.reason, stage))
             else:
                 rows.append(_lacking(row, lack))
         batches = self._pack(rows, sheet)
@@ -320,11 +321,7 @@ def _joined(returned: Sequence[Returned]) -> tuple[Returned, ...]:
         if (
             last is not None
             and last.stop == item.start
-            and (last.error_type, last.error)
-            == (
-                item.error_type,
-                item.error,
-            )
+            and replace(last, start=item.start, stop=item.stop) == item
         ):
             found[-1] = replace(last, stop=item.stop)
         else:

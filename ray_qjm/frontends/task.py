@@ -107,9 +107,12 @@ class Task:
 
     @property
     def job_ids(self) -> list[str]:
-        """Jobs that have ended so far: one a chunk and attempt, named ``<task>-<start>-<stop>``."""
+        """Jobs so far: those that have ended, and those that are at a service now.
+
+        On workers a job is a chunk and attempt, named ``<task>-<start>-<stop>``; services have ids of their own.
+        """
         ids: list[str] = self._run.jobs().column("job_id").to_pylist()
-        return ids
+        return [*ids, *(job for backend in self.status().backends for job in backend.job_ids)]
 
     def status(self) -> TaskStatus:
         """How many circuits and jobs are in which state; prints as a few lines."""

@@ -29,6 +29,8 @@ from ray_qjm.planning.waiting import Waiting
 LOOK_S = (1.0, 15.0)
 #: Whose jobs nobody waits for: twins.
 NOBODY = ""
+#: After so many polls in a row without an answer people are told.
+SILENT_POLLS = 3
 #: How often an answer that doesn't know a job is believed only after so many times.
 MISSES = 5
 
@@ -332,10 +334,16 @@ class Book:
             ticket.looks += 1
             ticket.look_at = now + min(LOOK_S[1], LOOK_S[0] * 2 ** min(ticket.looks, 8))
 
-    def polled(self, counter_name: str, seen: Mapping[str, Seen] | None, now: float) -> None:
-        """What a backend says of its jobs, by tag; ``None``: it didn't answer."""
+    def polled(
+        self, counter_name: str, seen: Mapping[str, Seen] | None, now: float, *, why_not: str = ""
+    ) -> None:
+        """What a backend says of its jobs, by tag; ``None``: it didn't answer, and why not."""
         counter = self._counters[counter_name]
         counter.answered(now, well=seen is not None)
+        if seen is None and counter.in_a_row == SILENT_POLLS:
+            for tag in counter.tags:
+                self.tickets[tag].facts["trouble"] = f"it can't be asked how it is ({why_not})"
+                self._actions.append(Changed(tag))
         for tag, said in (seen or {}).items():
             ticket = self.tickets.get(tag)
             if ticket is not None and tag in counter.tags:
@@ -456,6 +464,7 @@ class Book:
             return
         self._misses.pop(ticket.tag, None)
         before = dict(ticket.facts)
+        ticket.facts.pop("trouble", None)
         ticket.facts.update({key: value for key, value in said.facts.items() if value is not None})
         if said.usage_s is not None:
             ticket.facts["usage_s"] = said.usage_s
@@ -611,7 +620,7 @@ def _enough(ticket: Ticket, verdict: Verdict, now: float) -> Verdict | None:
     # A service that is full has tried nothing.
     if not late and (verdict.what == "wait" or ticket.attempts < ticket.retry.attempts):
         return None
-    tried = f"{verdict.reason.rstrip('.')}; tried {ticket.attempts} times"
+    tried = f"{verdict.reason.rstrip('.')}; tried {max(ticket.sends, ticket.attempts)} times"
     return Verdict("elsewhere", verdict.error_type, tried)
 
 

@@ -54,12 +54,13 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """Circuits ``[start, stop)`` that their backend won't run: another one may."""
+    """Circuits ``[start, stop)`` that their backend won't run: another one may; ``stage``: how far they came."""
 
     start: int
     stop: int
     error_type: str
     error: str
+    stage: str = "submit"
 
 
 # Events.

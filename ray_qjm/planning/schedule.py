@@ -211,17 +211,21 @@ class Schedule:
             if not self.cancelling:
                 part = _part(chunk, returned.start, returned.stop)
                 again = replace(part, barred=(*chunk.barred, chunk.backend), bound=False)
-                self._elsewhere(again, (returned.error_type, returned.error), actions)
+                self._elsewhere(again, (returned.error_type, returned.error), actions, returned.stage)
 
-    def _elsewhere(self, chunk: Chunk, reason: tuple[str, str], actions: list[Action]) -> None:
+    def _elsewhere(
+        self, chunk: Chunk, reason: tuple[str, str], actions: list[Action], stage: str = "submit"
+    ) -> None:
         """Keep a chunk for another backend, or give it up if there is none."""
         if any(self._may_have(backend, chunk) for backend in range(len(self.backends))):
             self._again.append(chunk)
             return
-        self._give_up(chunk, reason, actions)
+        self._give_up(chunk, reason, actions, stage)
 
-    def _give_up(self, chunk: Chunk, reason: tuple[str, str], actions: list[Action]) -> None:
-        failure = Failure(chunk.start, chunk.stop, *reason, stage="submit")
+    def _give_up(
+        self, chunk: Chunk, reason: tuple[str, str], actions: list[Action], stage: str = "submit"
+    ) -> None:
+        failure = Failure(chunk.start, chunk.stop, *reason, stage=stage)
         actions.append(WriteFailed(failure, chunk.backend, chunk.attempt))
         # Not one of the circuits' own: it doesn't count for max_failures.
         self._count_failure(failure, self.backends[chunk.backend], actions, mixed=True)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
+from textwrap import shorten
 from typing import Any, Literal
 
 from ray_qjm.planning.schedule import Schedule
@@ -35,6 +36,8 @@ class BackendStatus:
         position: Of the foremost job in the service's queue, where it tells.
         eta_s: Seconds until that one begins, where the service tells.
         closed: Why it takes nothing more.
+        job_ids: Of jobs that were submitted and haven't ended, as the service calls them.
+        trouble: Why one of its jobs doesn't get on just now: it is refused for a while, or can't be asked.
     """
 
     name: str
@@ -49,6 +52,8 @@ class BackendStatus:
     position: int | None = None
     eta_s: float | None = None
     closed: str | None = None
+    job_ids: tuple[str, ...] = ()
+    trouble: str | None = None
 
     def words(self) -> str:
         """What a service does just now, for people.
@@ -62,6 +67,7 @@ class BackendStatus:
         found += [f"{self.queued} queued here"] if self.queued else []
         found += [f"position {self.position}"] if self.position is not None else []
         found += [f"starts in about {_about(self.eta_s)}"] if self.eta_s else []
+        found += [f"trouble: {shorten(self.trouble, 80)}"] if self.trouble else []
         found += [f"closed ({self.closed.partition(':')[0]})"] if self.closed else []
         return ", ".join(found)
 
@@ -136,7 +142,10 @@ class TaskStatus:
     @classmethod
     def of_plain(cls, values: Mapping[str, Any]) -> TaskStatus:
         """What ``plain`` gave."""
-        backends = tuple(BackendStatus(**backend) for backend in values["backends"])
+        backends = tuple(
+            BackendStatus(**{**backend, "job_ids": tuple(backend.get("job_ids", ()))})
+            for backend in values["backends"]
+        )
         return cls(**{**values, "backends": backends})
 
     def lines(self) -> list[str]:
@@ -222,7 +231,8 @@ def snapshot(
         cancelled: See there.
         elapsed_s: See there.
         rate: See there.
-        services: By position what a service's line says: ``pending``, ``queued``, ``position``, ``eta_s``.
+        services: By position what a service's line says: ``pending``, ``queued``, ``position``, ``eta_s``, ``job_ids``,
+            ``trouble``.
     """
     backends = tuple(
         BackendStatus(

@@ -52,12 +52,14 @@ class Verdict:
         error_type: Name of the error's type, for the rows of its circuits.
         reason: In the provider's words.
         retry_after_s: How long the service asks to wait; ``None`` if it doesn't.
+        accepted: Whether the service had taken the job: it may be billed.
     """
 
     what: What
     error_type: str
     reason: str
     retry_after_s: float | None = None
+    accepted: bool = False
 
     def __str__(self) -> str:
         """For people."""

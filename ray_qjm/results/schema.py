@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # The order of these is also their code in the dictionary columns, the same in every part.
 STATUSES = ("done", "partial", "failed", "cancelled")
-# Where a circuit can fail.
-STAGES = ("build", "transpile", "run", "submit")
+# Where a circuit can fail; a job that a service has taken, and that ends there for no circuit's fault, fails to finish.
+STAGES = ("build", "transpile", "run", "submit", "finish")
 WITH_COUNTS = frozenset({"done", "partial"})
 MAX_NARROW_CLBITS = 64
 
