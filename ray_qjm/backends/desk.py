@@ -209,6 +209,19 @@ class Desk:
         known = self._clients.leave(client)
         if known is not None:
             self._queue.put(lambda: self._left([known], self._clock()))
+        if not self._clients:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nobody uses the backends for now: what is billed by the clock ends."""
+        for adapter in list(self._adapters.values()):
+            rest = getattr(adapter, "rest", None)
+            if rest is None:
+                continue
+            try:
+                rest()
+            except Exception as error:
+                _log.warning("ray_qjm: %s can't be closed: %s", type(adapter).__name__, words(error))
 
     def take_quota(self, quota: Quota) -> Quota:
         """Change the quota if nobody uses the present one; return the one that holds."""
@@ -378,7 +391,10 @@ class Desk:
 
     def _look_around(self, now: float) -> None:
         """Drivers that have died: what they had not submitted won't be; nobody could read what has no store."""
-        self._left(self._clients.leave_silent(now - self._client_s), now)
+        dead = self._clients.leave_silent(now - self._client_s)
+        self._left(dead, now)
+        if dead and not self._clients:
+            threading.Thread(target=self._rest, name="ray_qjm rest", daemon=True).start()
         for ticket in list(self._book.tickets.values()):
             # A client may take a while to hear that there is a new desk.
             if (

@@ -200,8 +200,12 @@ class IbmAdapter:
             verdict = replace(verdict, what="again")
         return replace(verdict, reason=self._to.clean(verdict.reason))
 
+    def rest(self) -> None:
+        """Let the batch or session that this adapter has opened take no more jobs; the next job opens another."""
+        self._mode.close()
+
     def close(self) -> None:
-        """Let the batch or session that this adapter has opened take no more jobs; those that it has go on."""
+        """As ``rest``, for good."""
         self._mode.close()
 
     def _not_sent(self, error: NotSentError) -> Verdict:

@@ -177,7 +177,8 @@ class DeskLink:
         if self._client is not None and self._session.goes_on():
             with suppress(Exception):  # it has died: then it knows nobody any more
                 self.send()
-                self._actor.bye.remote(self._client[0])
+                # A script may end Ray next: what is billed by the clock ends before.
+                self._get(self._actor.bye.remote(self._client[0]), _NEWS_S)
         if self._listener is not None:
             self._listener.join(_NEWS_S)
 

@@ -240,3 +240,17 @@ def test_no_more_jobs_a_minute_than_allowed(ibm: IbmService, monkeypatch: pytest
         told = wait_for(made, [f"t-{n}" for n in range(7)])
         assert {one.state for one in told.values()} == {"done"}
     assert ibm.state()["requests"][SUBMIT] == 7  # none was refused
+
+
+def test_a_session_is_closed_when_the_last_task_leaves(ibm: IbmService) -> None:
+    one = adapter(mode="session")
+    with desk(one) as (made, _):
+        made.enqueue("me", requests(1))
+        wait_for(made, ["t-0"])
+        opened = one._mode.get()
+        assert opened.details()["accepting_jobs"] is True
+        made.hello(Client("somebody else"))
+        made.bye("me")
+        assert opened.details()["accepting_jobs"] is True
+        made.bye("somebody else")
+        assert opened.details()["accepting_jobs"] is False
