@@ -20,6 +20,7 @@ from ray_qjm.circuits.source import DriverSource, WorkerSource
 from ray_qjm.circuits.sources import make_source
 from ray_qjm.cluster.forecast import forecast
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
+from ray_qjm.cluster.peek import peek_store
 from ray_qjm.cluster.resume import Durable, Resumed, open_store
 from ray_qjm.cluster.services import check_budget, close_services, open_services, with_shadows
 from ray_qjm.cluster.start import start
@@ -192,7 +193,8 @@ def plan(
     """Say what ``run`` with the same arguments would take at services, before anything is paid.
 
     Services are asked for their limits, a few circuits are built and compiled here to learn their size, and
-    nothing is submitted. Circuits that have their rows in the store are left out.
+    nothing is submitted or changed. Circuits that have their rows in the store, or are with jobs that an earlier
+    session submitted, are left out; what was spent before counts against the budgets of task and accounts.
 
     Args:
         circuits: As for ``run``; of an iterable ``count`` must be known, and its circuits aren't looked at.
@@ -211,24 +213,24 @@ def plan(
 
     Returns:
         Jobs, circuits and executions a job, bytes, the shortest time to submit them and estimated QPU seconds, a
-        backend each, and which limit binds. It prints as a table.
+        backend each, and which limit binds; the budgets that all together go beyond. It prints as a table.
 
     Raises:
         InvalidInputError: An argument is wrong, or the number of circuits isn't known.
         BackendLoadError: A service can't be reached.
+        StoreError: As for ``run``.
     """
     _view(progress)
-    call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
     durable = Durable(store, version, retry_failed)
+    call = _check(circuits, backends, count, shots, seed, memory, name, tags, options)
     services = open_services(call.choices, call.options, memory=call.setup.memory)
     try:
         check_budget(call.options, call.setup.shots, services)
-        number, plans, notes = forecast(
-            call.source, call.setup, call.choices, services, call.options, durable.root
-        )
+        stored = peek_store(durable, call.source, call.setup, seed=call.seed, info=call.info)
+        found = forecast(call.source, call.setup, call.choices, services, call.options, stored)
     finally:
         close_services(services)
-    return Plan(number, tuple(plans), tuple(notes))
+    return Plan(found.circuits, found.backends, found.notes, found.beyond)
 
 
 @dataclass(frozen=True)

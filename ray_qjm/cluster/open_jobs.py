@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ray_qjm.backends.desk_ledger import SPENT
 from ray_qjm.cluster.backend_actor import SUBMISSIONS
@@ -17,9 +17,8 @@ from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.results.jobs import Job
+from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.objects import Objects
-from ray_qjm.results.store import Opened
 from ray_qjm.results.submissions import SubmissionLog, submissions
 
 #: Most circuits of a chunk whose jobs are under way: as many as a worker prepares in seconds.
@@ -50,8 +49,20 @@ class EarlierJobs:
         return deque(sorted(found, key=lambda chunk: chunk.start))
 
 
+class Storage(Protocol):
+    """A store, as far as jobs are concerned."""
+
+    @property
+    def objects(self) -> Objects:
+        """Where submissions are written down."""
+
+    @property
+    def jobs(self) -> JobLog:
+        """The table of jobs."""
+
+
 def earlier_jobs(
-    opened: Opened,
+    opened: Storage,
     kept: Ranges,
     backends: Sequence[str],
     services: Iterable[int],

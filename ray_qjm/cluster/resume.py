@@ -7,9 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,43 +15,16 @@ from numpy.typing import NDArray
 from ray_qjm.circuits.fingerprint import check_marks
 from ray_qjm.circuits.identity import digest, of_transpiling
 from ray_qjm.circuits.source import DriverSource, WorkerSource
+from ray_qjm.cluster.kept_rows import sort_rows, spot_check
 from ray_qjm.cluster.messages import StoreSetup, TaskSetup
 from ray_qjm.cluster.stored_inputs import StoredInputs
-from ray_qjm.errors import (
-    DeskGoneError,
-    InvalidInputError,
-    JobCancelledError,
-    JobNotCancelledError,
-    JobResultError,
-    JobTimeoutError,
-    NoCreditError,
-    StoreMismatchError,
-    StoreUnavailableError,
-    WorkerDiedError,
-)
+from ray_qjm.errors import InvalidInputError, StoreMismatchError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import TaskRecord, pack_epoch
-from ray_qjm.results.report import FailureRange, clipped, merge
+from ray_qjm.results.report import FailureRange
 from ray_qjm.results.store import SHOTS, Opened, take
-
-#: Stages whose failures are no circuit's fault.
-_AT_SERVICE = ("submit", "finish")
-#: Reasons that may have passed when the task is resumed: ``retry_failed=True`` runs these circuits again. So may
-#: whatever kept circuits from being submitted, or their jobs from coming to an end.
-MAY_PASS = frozenset(
-    {
-        WorkerDiedError.__name__,
-        NoCreditError.__name__,
-        JobCancelledError.__name__,
-        JobNotCancelledError.__name__,
-        JobTimeoutError.__name__,
-        DeskGoneError.__name__,
-        JobResultError.__name__,
-        StoreUnavailableError.__name__,
-    }
-)
 
 #: Circuits that are read at once to be compared.
 _BLOCK = 256
@@ -186,22 +157,8 @@ def open_store(
     if durable.root is None:
         return None
     shots = setup.shots
-    identity = {
-        "source": source.identity(durable.version),
-        "count": source.count,
-        "shots": shots if isinstance(shots, int) else {"digest": digest(shots.tobytes())},
-        "memory": setup.memory,
-        "transpile": of_transpiling(setup.transpile),
-    }
+    wanted = wanted_task(durable, source, setup, seed=seed, info=info)
     objects = Objects(durable.root)
-    wanted = TaskRecord(
-        task_id=secrets.token_hex(4),
-        seed=setup.seed,
-        identity=identity if seed is None else {**identity, "seed": seed},
-        column_types=dict(source.column_types),
-        info=dict(info),
-        created=time.time(),
-    )
     opened = take(objects, wanted, [name for name, _, _ in setup.backends], source.count)
     retry_failed = durable.retry_failed
     with opened.given_back_if_it_fails():
@@ -211,55 +168,53 @@ def open_store(
                 objects.replace(SHOTS, data)
         found = _resumed(opened, retry_failed=retry_failed)
         if isinstance(source, WorkerSource):
-            _spot_check(found, source)
+            spot_check(found.marks, source, found.task.seed)
         else:
             found = replace(found, inputs=StoredInputs(objects, opened.record.epoch, found.kept))
     return found
 
 
+def wanted_task(
+    durable: Durable,
+    source: WorkerSource | DriverSource,
+    setup: TaskSetup,
+    *,
+    seed: int | None,
+    info: Mapping[str, str],
+) -> TaskRecord:
+    """The task that a call means; arguments as for ``open_store``.
+
+    Raises:
+        InvalidInputError: A version is needed.
+    """
+    shots = setup.shots
+    identity = {
+        "source": source.identity(durable.version),
+        "count": source.count,
+        "shots": shots if isinstance(shots, int) else {"digest": digest(shots.tobytes())},
+        "memory": setup.memory,
+        "transpile": of_transpiling(setup.transpile),
+    }
+    return TaskRecord(
+        task_id=secrets.token_hex(4),
+        seed=setup.seed,
+        identity=identity if seed is None else {**identity, "seed": seed},
+        column_types=dict(source.column_types),
+        info=dict(info),
+        created=time.time(),
+    )
+
+
 def _resumed(opened: Opened, *, retry_failed: bool) -> Resumed:
-    accepted = opened.record.accepted
-    marks = np.zeros(max((item.stop for item in accepted), default=0), np.uint64)
-    kept = Ranges()
-    failures: list[FailureRange] = []
-    retried: list[FailureRange] = []
-    for start, stop, part in accepted:
-        marks[start:stop] = opened.marks[part][start - part.start : stop - part.start]
-        at = start
-        for failure in merge(clipped(opened.heads[part].failures, start, stop)):
-            if retry_failed and (failure.error_type in MAY_PASS or failure.stage in _AT_SERVICE):
-                kept.add(at, failure.start)
-                at = failure.stop
-                retried.append(failure)
-            else:
-                failures.append(failure)
-        kept.add(at, stop)
-    done = sum(stop - start for start, stop in kept) - _failed(failures)
+    rows = sort_rows(opened.record.accepted, opened.heads, opened.marks, retry_failed=retry_failed)
+    done = sum(stop - start for start, stop in rows.kept) - _failed(rows.failures)
     opened.heads, opened.marks = {}, {}  # of many parts they are large, and nobody asks for them again
-    return Resumed(opened, kept, done, tuple(merge(failures)), tuple(merge(retried)), marks)
+    return Resumed(opened, rows.kept, done, rows.failures, rows.retried, rows.marks)
 
 
 def _failed(failures: Iterable[FailureRange]) -> int:
     """Circuits without any counts: partial ones are done, as far as they are."""
     return sum(failure.stop - failure.start for failure in failures if failure.status == "failed")
-
-
-def _spot_check(found: Resumed, source: WorkerSource) -> None:
-    """Build the first, the last and one random stored circuit again: equal source text doesn't prove equal circuits.
-
-    Raises:
-        StoreMismatchError: One is another circuit.
-    """
-    rows = np.flatnonzero(found.marks)
-    if not len(rows):
-        return
-    circuits: list[tuple[int, Any]] = []
-    for row in sorted({int(rows[0]), int(secrets.choice(rows)), int(rows[-1])}):
-        # What can be built on workers may lack here what it needs.
-        with suppress(Exception):
-            circuits.append((row, source.build(row, found.task.seed)))
-    for row, circuit in circuits:
-        check_marks(found.marks, row, [circuit], source.kind)
 
 
 def _check_place(root: object) -> None:

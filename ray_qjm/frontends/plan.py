@@ -9,8 +9,9 @@ from html import escape
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from ray_qjm.planning.plan import BackendPlan
+from ray_qjm.planning.plan import BackendPlan, Beyond
 
 #: A table of one backend takes less.
 _WIDTH = 100
@@ -26,11 +27,13 @@ class Plan:
         circuits: Of the task.
         backends: One entry a backend.
         notes: What was found out about the circuits on the way.
+        beyond: The limits of budgets, the task's and those of accounts, that all together go beyond.
     """
 
     circuits: int
     backends: tuple[BackendPlan, ...]
     notes: tuple[str, ...] = ()
+    beyond: tuple[Beyond, ...] = ()
 
     @property
     def jobs(self) -> int:
@@ -49,7 +52,7 @@ class Plan:
         console = Console(file=sink, width=_WIDTH, no_color=True, highlight=False)
         console.print(self._table())
         for line in self._lines():
-            console.print(line, markup=False, soft_wrap=True)
+            console.out(line)
         return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()).rstrip()
 
     def __repr__(self) -> str:
@@ -74,12 +77,11 @@ class Plan:
         for name, justify in _COLUMNS:
             table.add_column(name, justify="left" if justify == "left" else "right")
         for backend in self.backends:
-            table.add_row(*_cells(backend))
+            table.add_row(*map(Text, _cells(backend)))  # a name may look like markup
         return table
 
     def _lines(self) -> list[str]:
-        found = [f"{b.name} goes beyond its budget: {b.budget}." for b in self.backends if b.budget]
-        return [*found, *self.notes]
+        return [*map(str, self.beyond), *self.notes]
 
 
 _COLUMNS = (
@@ -93,12 +95,14 @@ _COLUMNS = (
     ("submitted", "right"),
     ("QPU", "right"),
 )
-assert len(_COLUMNS) == len(fields(BackendPlan)) - 1  # the budget has lines of its own
+assert len(_COLUMNS) == len(fields(BackendPlan)) - 2  # all executions and the account have none
 
 
 def _cells(backend: BackendPlan) -> list[str]:
     if backend.jobs is None:
         return [backend.name, f"{backend.circuits:,}", "on workers", *[""] * 6]
+    if backend.jobs == 0:
+        return [backend.name, f"{backend.circuits:,}", "0", *[""] * 6]
     return [
         backend.name,
         f"{backend.circuits:,}",
@@ -107,7 +111,7 @@ def _cells(backend: BackendPlan) -> list[str]:
         f"{backend.executions_a_job:,}",
         "?" if backend.payload_bytes is None else _size(backend.payload_bytes),
         backend.limit or "nothing",
-        _time(backend.submission_s or 0.0),
+        _time(backend.submission_s) if backend.submission_s else "at once",
         "?" if backend.qpu_s is None else _time(backend.qpu_s),
     ]
 
@@ -122,7 +126,7 @@ def _size(size: float) -> str:
 
 def _time(seconds: float) -> str:
     if seconds < 1:
-        return "at once"
+        return f"{seconds:.1g} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -120,7 +120,7 @@ class Lines(Silent):
         if status.state in ("running", "cancelling") and now < self._next:
             return
         self._next = now + self._every_s
-        self._console.print(line(status), highlight=False, soft_wrap=True)
+        self._console.out(line(status), highlight=False)  # names may look like markup
 
 
 class Bar(Silent):
@@ -129,7 +129,7 @@ class Bar(Silent):
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # it is a name of the user's
             # On a narrow screen the bar gives way to the numbers, and a line stays one line.
             _KnownBar(bar_width=None, table_column=Column(max_width=30)),
             _Facts(table_column=Column(no_wrap=True, overflow="ellipsis")),
@@ -193,7 +193,7 @@ class _Facts(ProgressColumn):
         """Write them."""
         elapsed = task.finished_time if task.finished else task.elapsed
         clock = f"  {_clock(elapsed)}" if task.description == "circuits" and elapsed is not None else ""
-        return Text.from_markup(f"{task.fields['facts']}{clock}")
+        return Text.from_markup(f"{task.fields['facts']}{clock}", emoji=False)
 
 
 def line(status: TaskStatus) -> str:

@@ -86,9 +86,8 @@ class Objects:
     def __init__(self, root: str | os.PathLike[str], *, retry_s: float = RETRY_S, make: bool = True) -> None:
         self.root = absolute(root)
         self.retry_s = retry_s
-        parts = urlsplit(self.root)
         #: The directory, where the store is one.
-        self.directory = Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+        self.directory = _directory(self.root)
         self._store = self._open(make)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -358,6 +357,33 @@ def absolute(root: str | os.PathLike[str]) -> str:
 def _reopen(kind: type[Objects], root: str, retry_s: float) -> Objects:
     # Not made where it isn't: on a node that doesn't see the disk, rows would go astray.
     return kind(root, retry_s=retry_s, make=False)
+
+
+def will_be_made(root: str | os.PathLike[str]) -> bool:
+    """Whether a store is a directory that isn't there yet.
+
+    Raises:
+        InvalidInputError: Nor can it be made.
+    """
+    where = absolute(root)
+    directory = _directory(where)
+    try:
+        if directory is None or directory.exists():
+            return False
+        above = next(folder for folder in directory.parents if folder.exists())
+        fine = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InvalidInputError(f"store {where} can't be made: {error.strerror or error}.") from error
+    if not fine:
+        raise InvalidInputError(
+            f"store {where} can't be made: {above} isn't a directory that you may write to."
+        )
+    return True
+
+
+def _directory(where: str) -> Path | None:
+    parts = urlsplit(where)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 def _may_pass(error: Exception) -> bool:

@@ -126,6 +126,28 @@ def look(objects: Objects) -> Look:
     return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
 
 
+def peek(
+    objects: Objects, wanted: TaskRecord
+) -> tuple[Look, list[Taken], dict[PartName, Head], dict[PartName, NDArray[np.uint64]]] | None:
+    """What ``take`` would find, with nothing changed: rows that count, the heads and fingerprints of their parts.
+
+    ``None``: there is no task yet.
+
+    Raises:
+        StoreMismatchError: The store holds another task.
+        StoreInUseError: Another process runs it.
+        StoreDamagedError: It can't be told what the store holds.
+    """
+    seen = look(objects)
+    if seen.task is None:
+        return None
+    _check_same(objects, seen.task, wanted)
+    if seen.record is not None and seen.end is None:
+        wait_for_owner(objects, seen.record)
+        seen = look(objects)  # meanwhile it may have ended
+    return (seen, *_verified(objects, seen))
+
+
 @dataclass
 class Opened:
     """A store that this process has taken.

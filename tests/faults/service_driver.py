@@ -32,6 +32,7 @@ class Errand:
         options: As for ``run``.
         patience: Of the desk, if this driver starts it.
         slow_s: Seconds that a circuit takes to be built.
+        plan: Plan it only, and say what is planned.
     """
 
     backends: Any
@@ -40,6 +41,7 @@ class Errand:
     options: RunOptions = field(default_factory=options)
     patience: Patience = field(default_factory=Patience)
     slow_s: float = 0.0
+    plan: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,19 @@ def main() -> None:
     desk_link.PATIENCE = errand.patience
     service_line.RESULTS_GRACE_S = 2.0
     warnings.simplefilter("ignore")
-    result = ray_qjm.run(
-        Slow(errand.slow_s),
-        errand.backends,
-        count=errand.count,
-        shots=SHOTS,
-        seed=1,
-        store=errand.store,
-        version=None if errand.store is None else "1",
-        progress=tell,
-        options=errand.options,
-    )
+    call: dict[str, Any] = {
+        "count": errand.count,
+        "shots": SHOTS,
+        "seed": 1,
+        "store": errand.store,
+        "version": None if errand.store is None else "1",
+        "progress": tell,
+        "options": errand.options,
+    }
+    if errand.plan:
+        print(ray_qjm.plan(Slow(errand.slow_s), errand.backends, **call), flush=True)
+        return
+    result = ray_qjm.run(Slow(errand.slow_s), errand.backends, **call)
     right = sum(row.status == "done" and row.counts() == expected(row.circuit, SHOTS) for row in result)
     print("right", right, "of", len(result), flush=True)
     for row in result:

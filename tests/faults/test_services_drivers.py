@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 import time
+from dataclasses import replace
 
 import pytest
 
-from ray_qjm import Quota
+from ray_qjm import Budget, Quota
 from ray_qjm.cluster.backend_actor import Patience
 from tests.faults.service_driver import Errand
 from tests.faults.service_drivers import World, check_nothing_twice
-from tests.services.scene import quick
+from tests.services.scene import options, quick
 from tests.services.scripted import Fault
 
 COUNT = 40
@@ -42,6 +44,24 @@ def test_driver_killed_and_resumed_adopts_its_jobs(here: World, own_ray: bool) -
     whole(second.finish())
     check_nothing_twice(here.service.story(), COUNT)
     assert len(here.service.story().jobs) == COUNT // 4
+
+
+def test_jobs_of_a_killed_driver_are_not_planned_again(here: World) -> None:
+    """Five of ten jobs were submitted: plan and run agree that five are left, with what was spent in mind."""
+    here.service.begin(quick(run_s=lambda job: 0.05 if job.number < 2 else 3600.0, parallel=9))
+    errand = Errand(here.spec(), COUNT, str(here.folder / "store"), options(budget=Budget(jobs=9)))
+    first = here.start(errand)
+    here.until(lambda story: len(story.jobs) == 5 and story.pending == 3)
+    first.kill(group=False)
+    said = here.start(replace(errand, plan=True)).finish()
+    assert "20 circuits, nothing submitted yet" in said
+    assert "Beyond the budget of the task: 5 jobs needed, 4 left of 9." in said
+    with_jobs = re.search(r"(\d+) of 40 circuits are with (\d) open jobs of an earlier session", said)
+    assert with_jobs is not None and int(with_jobs[2]) * 4 == int(with_jobs[1]) >= 12, said
+    here.service.change(run_s=lambda job: 0.05)
+    here.service.go_on(3600.0)
+    whole(here.start(replace(errand, options=options(budget=Budget(jobs=10)))).finish())
+    assert len(here.service.story().jobs) == 10
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
-from ray_qjm.frontends.plan import Plan
-from ray_qjm.planning.plan import BackendPlan
+import pytest
 
-TORINO = BackendPlan(
-    "torino", 9000, 3, 4000, 4_096_000, 1_234_567, "executions", 60.0, 7300.0, "9,000 jobs of 3"
-)
+from ray_qjm.frontends.plan import Plan
+from ray_qjm.planning.plan import BackendPlan, Beyond
+
+TORINO = BackendPlan("torino", 9000, 3, 4000, 4_096_000, 1_234_567, "executions", 60.0, 7300.0)
 
 
 def test_it_prints_as_a_table() -> None:
-    plan = Plan(10_000, (TORINO, BackendPlan("aer", 1000)), ("a note",))
+    plan = Plan(
+        10_000, (TORINO, BackendPlan("aer", 1000)), ("a note",), (Beyond("the task", "jobs", 2, 0, 3),)
+    )
     text = str(plan)
     assert repr(plan) == text
     assert max(map(len, text.splitlines())) <= 100
@@ -29,7 +31,7 @@ def test_it_prints_as_a_table() -> None:
         "h",
     ]
     assert "on workers" in text
-    assert text.endswith("torino goes beyond its budget: 9,000 jobs of 3.\na note")
+    assert text.endswith("Beyond the budget of the task: 3 jobs needed, 2 allowed.\na note")
 
 
 def test_sums_are_of_services_only() -> None:
@@ -38,6 +40,22 @@ def test_sums_are_of_services_only() -> None:
     assert Plan(1000, (BackendPlan("aer", 1000),)).qpu_s is None
     unknown = BackendPlan("other", 10, 1, 10, 100, None, None, 0.0)
     assert Plan(10_000, (TORINO, unknown)).qpu_s is None
+
+
+@pytest.mark.parametrize("name", ["lab[red]", "lab[/x]", "lab:warning:", "[bold]"])
+def test_names_that_look_like_markup_are_printed_as_they_are(name: str) -> None:
+    plan = Plan(1, (BackendPlan(name, 1, 0),), (f"of {name}",), (Beyond(name, "jobs", 1, 0, 2),))
+    assert str(plan).count(name) == 3
+
+
+def test_a_backend_that_gets_nothing_has_no_figures() -> None:
+    row = str(Plan(0, (BackendPlan("torino", 0, 0, 0, 0, None, None, 0.0),))).splitlines()[-1]
+    assert row.split() == ["torino", "0", "0"]
+
+
+def test_less_than_a_second_of_qpu_is_a_time() -> None:
+    plan = Plan(1, (BackendPlan("torino", 1, 1, 1, 10, 100, None, 0.0, 0.25),))
+    assert "at once   0.2 s" in str(plan)
 
 
 def test_notebooks_get_a_table_without_markup_of_others() -> None:

@@ -69,6 +69,16 @@ def test_bar_ends_with_the_last_state() -> None:
     assert "1,000/1,000 (100%)" in drawn(status(), status(done=1000, state="done"))
 
 
+@pytest.mark.parametrize("name", ["lab[red]", "lab[/x]", "lab:warning:", "[bold]"])
+def test_names_that_look_like_markup_are_shown_as_they_are(name: str) -> None:
+    backends = tuple(BackendStatus(each, 1, 0, 0, 0, 1, 0, pending=2) for each in (name, "other"))
+    seen = TaskStatus("t", None, "done", 3, 3, 0, 0, 1.0, None, backends)
+    stream = io.StringIO()
+    Lines(Console(file=stream, force_terminal=True, width=200), every_s=0).update(seen)
+    assert f"{name} 1" in stream.getvalue() and f"{name}: " in stream.getvalue()
+    assert f"  {name}" in drawn(seen)
+
+
 def test_lines_come_seldom_and_once_at_the_end() -> None:
     stream = io.StringIO()
     lines = Lines(Console(file=stream, width=200), every_s=1000)

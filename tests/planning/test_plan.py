@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from ray_qjm.options import Budget, Limits, Quota
 from ray_qjm.planning.packing import Packer
-from ray_qjm.planning.plan import BackendPlan, plan_backend
+from ray_qjm.planning.plan import Account, BackendPlan, beyond_budgets, plan_backend, under_quotas
+from ray_qjm.planning.quota import Cost
 
+NOTHING = Cost()
 maybe = st.none() | st.integers(1, 400)
 limits = st.builds(
     Limits,
@@ -26,13 +28,18 @@ limits = st.builds(
 def planned(shots: Any, **more: Any) -> BackendPlan:
     given_: dict[str, Any] = {
         "limits": Limits(),
-        "quota": Quota(),
         "mixed": False,
         "circuit_bytes": None,
         "costs": (0.0, 0.0),
-        "budget": None,
+        "account": "lab",
     }
-    return plan_backend("torino", np.asarray(shots), **(given_ | more))
+    return plan_backend("torino", np.asarray(shots, np.int64), **(given_ | more))
+
+
+def account(
+    spent: Cost = NOTHING, budget: Budget | None = None, rate: float | None = None
+) -> dict[str, Account]:
+    return {"lab": Account("the lab", Quota(jobs_per_minute=rate, budget=budget), spent)}
 
 
 @given(st.lists(st.sampled_from([1, 7, 50, 300]), max_size=60), limits)
@@ -65,8 +72,16 @@ def test_the_limit_that_binds_is_named(limits: Limits, binds: str | None) -> Non
     ("rate", "jobs", "seconds"), [(None, 50, 0.0), (5, 5, 0.0), (5, 6, 60.0), (5, 11, 120.0), (0.5, 3, 240.0)]
 )
 def test_jobs_wait_for_the_minute(rate: float | None, jobs: int, seconds: float) -> None:
-    plan = planned([1] * jobs, limits=Limits(max_circuits=1), quota=Quota(jobs_per_minute=rate))
-    assert plan.submission_s == seconds
+    plan = planned([1] * jobs, limits=Limits(max_circuits=1))
+    assert [p.submission_s for p in under_quotas([plan], account(rate=rate))] == [seconds]
+
+
+def test_backends_of_one_account_share_its_minutes_and_others_do_not() -> None:
+    plans = [planned([1] * 10, limits=Limits(max_circuits=1), account=key) for key in ("lab", "lab", "other")]
+    workers = BackendPlan("aer", 10)
+    accounts = {**account(rate=5), "other": Account("the other", Quota(jobs_per_minute=5))}
+    found = under_quotas([*plans, workers], accounts)
+    assert [p.submission_s for p in found] == [180.0, 180.0, 60.0, None]
 
 
 def test_seconds_are_those_of_jobs_and_executions() -> None:
@@ -76,18 +91,38 @@ def test_seconds_are_those_of_jobs_and_executions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "account", "said"),
+    ("own", "of_lab", "spent", "said"),
     [
-        (Budget(jobs=3), None, "4 jobs of 3"),
-        (None, Budget(executions=100), "2,000 executions of 100"),
-        (Budget(jobs=4), Budget(executions=2000), None),
+        (Budget(jobs=7), None, NOTHING, ["of the task: 8 jobs needed, 7 allowed."]),
+        (
+            Budget(jobs=7),
+            Budget(jobs=5, executions=3999),
+            NOTHING,
+            [
+                "of the task: 8 jobs needed, 7 allowed.",
+                "of the lab: 8 jobs needed, 5 allowed.",
+                "of the lab: 4,000 executions needed, 3,999 allowed.",
+            ],
+        ),
+        (Budget(jobs=9), None, Cost(2), ["of the task: 8 jobs needed, 7 left of 9."]),
+        (Budget(jobs=9), None, Cost(12), ["of the task: 8 jobs needed, 0 left of 9."]),
+        (None, Budget(qpu_seconds=30.0), Cost(1, 10, 10.5), ["of the lab: 20 QPU seconds needed, 19.5 left of 30."]),
+        (Budget(jobs=8), Budget(executions=4000), NOTHING, []),
     ],
-)
-def test_a_budget_that_is_too_small_is_told(own: Any, account: Any, said: str | None) -> None:
-    plan = planned([100] * 20, limits=Limits(max_circuits=5), budget=own, quota=Quota(budget=account))
-    assert plan.budget == said
+)  # fmt: skip
+def test_budgets_hold_for_all_backends_together(
+    own: Budget | None, of_lab: Budget | None, spent: Cost, said: list[str]
+) -> None:
+    plans = [planned([100] * 20, limits=Limits(max_circuits=5), costs=(2.5, 0.0)) for _ in range(2)]
+    found = beyond_budgets([*plans, BackendPlan("aer", 9)], account(spent, of_lab), own, spent)
+    assert [str(each) for each in found] == [f"Beyond the budget {line}" for line in said]
+
+
+def test_what_is_spent_already_is_no_fault_of_a_task_that_needs_nothing() -> None:
+    assert beyond_budgets([planned([])], account(Cost(9), Budget(jobs=5)), Budget(jobs=5), Cost(9)) == []
 
 
 def test_nothing_to_run_takes_nothing() -> None:
     plan = planned(np.empty(0, np.int64))
-    assert (plan.jobs, plan.circuits, plan.submission_s) == (0, 0, 0.0)
+    assert (plan.jobs, plan.circuits, plan.executions) == (0, 0, 0)
+    assert [p.submission_s for p in under_quotas([plan], account(rate=5))] == [0.0]

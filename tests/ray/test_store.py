@@ -20,7 +20,7 @@ from qiskit.circuit import Parameter
 import ray_qjm
 from ray_qjm import RunOptions, Sweep, TaskResult, TaskStatus, TranspileOptions
 from ray_qjm.cluster import coordinator
-from ray_qjm.cluster.resume import MAY_PASS
+from ray_qjm.cluster.kept_rows import MAY_PASS
 from ray_qjm.errors import (
     InvalidInputError,
     PartialResultWarning,
