@@ -209,6 +209,8 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attempts", whole("attempts", self.attempts, least=1))
+        if self.call_s == 0:
+            raise InvalidInputError("call_s is 0: no call of a client would have an answer in time.")
         for name in ("give_up_s", "wait_s", "max_wait_s", "lost_grace_s", "call_s"):
             object.__setattr__(
                 self, name, _amount(name, getattr(self, name), "a number of seconds, 0 or more")

@@ -23,7 +23,7 @@ from ray_qjm.backends.run_api import RunAdapter
 from ray_qjm.backends.sampler import SamplerAdapter
 from ray_qjm.backends.shadow import Shadow
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
-from ray_qjm.options import BackendSpec, IbmBackend
+from ray_qjm.options import BackendSpec, IbmBackend, Limits, Quota
 
 _FAKES = "qiskit_ibm_runtime.fake_provider"
 _SIMULATORS = (_FAKES, "qiskit_aer.", "qiskit.providers.basic_provider", "qiskit.providers.fake_provider")
@@ -230,6 +230,16 @@ def _placed(choice: Choice, identity: str) -> Choice:
         )
     local = backend is None or is_simulator(backend)
     if spec.placement == "workers" or (spec.placement is None and local and not sampler):
+        for what, given, default in (
+            ("limits", spec.limits, Limits()),
+            ("quota", spec.quota, Quota()),
+            ("account", spec.account, None),
+        ):
+            if given != default:
+                raise InvalidInputError(
+                    f"{what} of {choice.name} is for jobs at a service, and {choice.name} runs on workers. Leave it "
+                    "out, or give placement='actor' to have its jobs submitted as a service's."
+                )
         return choice
     return replace(choice, account=spec.account or identity)
 

@@ -318,10 +318,12 @@ class ServiceLine:
         cost = self._cost(order)
         with self._lock:
             why_not = self._purse.why_not(cost)
+            affordable = self._affordable(order) if why_not is not None else 0
             if why_not is None:
                 self._purse.reserve(tag, cost)
         if why_not is not None:
-            self._over(sent, "refused", no_credit(why_not))
+            self._drop(sent)
+            self._do(self._assembly.too_dear(order.number, affordable, no_credit(why_not)))
             return
         pieces = [piece for piece in self._pieces.values() if overlap(order, piece.chunk)]
         sent.chunks = {piece.chunk.start for piece in pieces}
@@ -369,6 +371,15 @@ class ServiceLine:
         """What is reserved for a job."""
         job_s, execution_s = self._setup.costs
         return Cost(1, order.executions, job_s + execution_s * order.executions)
+
+    def _affordable(self, order: Order) -> int:
+        """How many circuits of a job the rest of the budget would pay for."""
+        left = self._purse.left()
+        job_s, execution_s = self._setup.costs
+        seconds = left.qpu_seconds - job_s
+        paid = seconds / execution_s if execution_s else math.copysign(math.inf, seconds)
+        most = order.first_within(min(left.executions, paid)) if left.jobs >= 1 else 0
+        return min(most, order.circuits - 1)
 
     def _note(self, order: Order) -> dict[str, Any]:
         """What the journals say of a job, beside the desk's own."""

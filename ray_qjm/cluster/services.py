@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -136,10 +137,10 @@ def _check_possible(name: str, limits: Limits, facts: Facts, *budgets: Budget | 
         )
     for budget in budgets:
         seconds = None if budget is None else budget.qpu_seconds
-        if seconds is not None and seconds < facts.job_s:
+        if seconds is not None and not facts.job_s and not facts.execution_s:
             raise InvalidInputError(
-                f"qpu_seconds of the budget is {seconds:g}, and one job on {name} takes {facts.job_s:g} at least. "
-                "Raise it."
+                f"qpu_seconds of the budget is {seconds:g}, and nobody knows what a job on {name} takes before it was "
+                "billed: it would not be kept. Give jobs or executions."
             )
 
 
@@ -197,7 +198,11 @@ def make_lines(
                 costs=(service.facts.job_s, service.facts.execution_s),
                 ahead=max(2, pending // 4),
             ),
-            Assembly(service.limits, mixed=service.facts.mixed, shots_of=setup.shots_of),
+            Assembly(
+                _within_budgets(service, options, setup.shots),
+                mixed=service.facts.mixed,
+                shots_of=setup.shots_of,
+            ),
             service.link,
             ServiceTasks(key, reference, name, at, service.choice.spec.resources),
             purse,
@@ -210,24 +215,44 @@ def make_lines(
     return lines
 
 
+def _within_budgets(service: Service, options: RunOptions, shots: int | np.ndarray[Any, Any]) -> Limits:
+    """Limits under which no job alone goes beyond a budget: it would be refused, and the budget left unused."""
+    limits, most = service.limits, shots if isinstance(shots, int) else int(shots.max(initial=1))
+    for budget in (options.budget, service.choice.spec.quota.budget):
+        if budget is not None and budget.executions is not None:
+            limits = limits.within(Limits(max_executions=max(budget.executions, most)))
+    return limits
+
+
 def check_budget(
     options: RunOptions, shots: int | np.ndarray[Any, Any], services: Mapping[int, Service]
 ) -> None:
-    """Refuse a budget that the smallest job goes beyond.
+    """Refuse a budget that the smallest job goes beyond, and tell of one that nothing is counted for.
 
     Raises:
-        InvalidInputError: It does.
+        InvalidInputError: The smallest job goes beyond it.
     """
+    for name in ("budget", "job_timeout_s"):
+        if not services and getattr(options, name) is not None:
+            message = f"RunOptions({name}=...) is for jobs at services, and all backends here run on workers: it has "
+            warnings.warn(f"{message}no effect.", UserWarning, stacklevel=4)
     least = shots if isinstance(shots, int) else int(shots.min(initial=1))
     for service in services.values():
         for what, budget in (
             ("the task", options.budget),
             (service.choice.name, service.choice.spec.quota.budget),
         ):
-            most = None if budget is None else budget.executions
+            if budget is None:
+                continue
             cut = min([least, *(x for x in (service.limits.max_shots, service.limits.max_executions) if x)])
-            if most is not None and most < cut:
+            if budget.executions is not None and budget.executions < cut:
                 raise InvalidInputError(
-                    f"the budget of {what} is {most} executions, and the smallest job has {cut}. Raise it, or lower "
-                    "shots."
+                    f"the budget of {what} is {budget.executions:,} executions, and the smallest job has {cut:,}. "
+                    "Raise it, or lower shots."
+                )
+            seconds = service.facts.job_s + service.facts.execution_s * cut
+            if budget.qpu_seconds is not None and budget.qpu_seconds < seconds:
+                raise InvalidInputError(
+                    f"the budget of {what} is {budget.qpu_seconds:g} qpu_seconds, and the smallest job on "
+                    f"{service.choice.name} takes about {seconds:.3g}. Raise it, or lower shots."
                 )

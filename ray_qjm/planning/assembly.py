@@ -245,6 +245,15 @@ class Assembly:
         final = final and (self._good > 0 or verdict.what == "give up")
         return acts + self._lack(order, verdict, elsewhere=not final)
 
+    def too_dear(self, number: int, affordable: int, verdict: Verdict) -> list[Act]:
+        """Of a job that isn't submitted yet only so many circuits can be paid: these go, and nothing more."""
+        if affordable < 1:
+            return self.failed(number, verdict)
+        order = self._leave(number)
+        first, rest = (self._again(order, runs) for runs in order.cut(affordable))
+        self._orders[rest.number] = rest
+        return [self._submit(first), *self.failed(rest.number, verdict)]
+
     # Within.
 
     def _cut(self, order: Order, verdict: Verdict) -> Literal["circuits", "shots"] | None:

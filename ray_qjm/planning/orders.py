@@ -64,14 +64,31 @@ class Order(NamedTuple):
         return max(run.stop for run in self.runs)
 
     def halves(self) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
-        """Its runs, cut after half of the circuits.
+        """Its runs, cut after half of the circuits: see ``cut``."""
+        return self.cut(self.circuits // 2)
 
-        >>> Order(1, (Run(0, 3, 10), Run(7, 8, 10))).halves()
+    def first_within(self, executions: float) -> int:
+        """How many of its circuits, in order, have no more executions than these.
+
+        >>> Order(1, (Run(0, 3, 10), Run(7, 8, 10))).first_within(25)
+        2
+        """
+        found = 0
+        for run in self.runs:
+            if run.executions > executions:
+                return found + int(max(0.0, executions) // run.shots)
+            found, executions = found + run.circuits, executions - run.executions
+        return found
+
+    def cut(self, circuits: int) -> tuple[tuple[Run, ...], tuple[Run, ...]]:
+        """Its runs, cut after so many circuits.
+
+        >>> Order(1, (Run(0, 3, 10), Run(7, 8, 10))).cut(2)
         ((Run(start=0, stop=2, shots=10, slice_=0),), (Run(start=2, stop=3, shots=10, slice_=0), Run(start=7, ...)))
         """
         first: list[Run] = []
         second: list[Run] = []
-        left = self.circuits // 2
+        left = circuits
         for run in self.runs:
             cut = min(left, run.circuits)
             left -= cut

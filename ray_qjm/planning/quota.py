@@ -16,8 +16,8 @@ WINDOW_S = 60.0
 class Cost:
     """What a job, or all of them, cost. ``qpu_seconds`` is an estimate until the provider tells."""
 
-    jobs: int = 0
-    executions: int = 0
+    jobs: float = 0
+    executions: float = 0
     qpu_seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -57,13 +57,21 @@ class Purse:
             return None
         used = self.used
         for name in ("jobs", "executions", "qpu_seconds"):
-            most = getattr(self.budget, name)
-            if most is not None and getattr(used, name) + getattr(cost, name) > most:
-                return (
-                    f"{most:g} {name} are the budget, {getattr(used, name):g} are spent or reserved, and the job "
-                    f"would take {getattr(cost, name):g}"
-                )
+            most, more = getattr(self.budget, name), getattr(cost, name)
+            if most is not None and getattr(used, name) + more > most:
+                said = f"{_shown(most)} {name} are the budget, {_shown(getattr(used, name))} are spent or reserved"
+                return f"{said}, and the job would take {_shown(more)}" if more else said
         return None
+
+    def left(self) -> Cost:
+        """What may yet be spent, infinite where there is no limit."""
+        budget, used = Budget() if self.budget is None else self.budget, self.used
+        return Cost(
+            *(
+                math.inf if getattr(budget, name) is None else getattr(budget, name) - getattr(used, name)
+                for name in ("jobs", "executions", "qpu_seconds")
+            )
+        )
 
     def reserve(self, key: str, cost: Cost) -> None:
         """A job is about to be submitted."""
@@ -78,6 +86,11 @@ class Purse:
         reserved = self._reserved.pop(key, None)
         if reserved is not None:
             self.spent = self.spent + (reserved if cost is None else cost)
+
+
+def _shown(number: float) -> str:
+    """A number for people, none of its digits before the point left out."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.15g}"
 
 
 class Meter:
