@@ -25,6 +25,7 @@ from ray_qjm.cluster.backend_actor import (
     Patience,
     desk_name,
 )
+from ray_qjm.cluster.desk_state import state_is_shared
 from ray_qjm.cluster.messages import StoreSetup
 from ray_qjm.cluster.session import Session
 from ray_qjm.errors import BackendLoadError, DeskGoneError, InvalidInputError, TaskFailedError
@@ -41,6 +42,9 @@ _CALL_S = 60.0
 _SILENT_S = 600.0
 #: How often a thread that waits for Ray makes sure that it is still there.
 _CHECK_S = 0.5
+#: A part of what Ray gives the node that its cluster can't live without: the journals of desks are on its disk, and a
+#: desk that is started anew finds what the one before it has written.
+_HEAD = {"node:__internal_head__": 0.001}
 #: Times that a desk is started which ends just as it is spoken to: nobody used it.
 _STARTS = 3
 #: What desks wait for that are started from here.
@@ -206,6 +210,7 @@ class DeskLink:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            resources={} if state_is_shared() else _HEAD,
             max_restarts=-1,
             # Ray ran a submission that was interrupted twice when it was allowed to try again.
             max_task_retries=0,

@@ -104,6 +104,11 @@ def state_root() -> str:
     return str(Path(base).expanduser() / "ray_qjm")
 
 
+def state_is_shared() -> bool:
+    """Whether the user has said where journals are: then it is a place that all nodes have."""
+    return bool(os.environ.get(VARIABLE))
+
+
 def _take(objects: Objects, owner: Owner, lease_s: float) -> Incarnation:
     while True:
         numbers = [_number(entry.name) for entry in objects.entries("epochs")]

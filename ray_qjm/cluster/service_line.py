@@ -310,9 +310,10 @@ class ServiceLine:
         tag = f"{setup.prefix}-{order.number}"
         sent = self._sent[order.number] = Sent(order, tag)
         self._tags[tag] = order.number
-        if self._stopping is not None or self._assembly.closed is not None:
-            verdict = self._stopping or self._assembly.closed
-            assert verdict is not None
+        closed = self._assembly.closed
+        over_budget = closed is not None and closed.error_type == NoCreditError.__name__
+        verdict = self._stopping or (None if over_budget else closed)
+        if verdict is not None:
             self._over(sent, "cancelled", verdict)
             return
         cost = self._cost(order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from ray_qjm.backends.base import FetchFailed
 from ray_qjm.backends.desk_messages import Told
-from ray_qjm.cluster import service_line
+from ray_qjm.cluster import line_rows, service_line
 from ray_qjm.cluster.line_jobs import LineSetup, OpenJob
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_line import ServiceLine
@@ -50,6 +51,7 @@ class Scene:
         self.answers: queue.SimpleQueue[tuple[Chunk, Any]] = queue.SimpleQueue()
         self.fetched: Any = (None, "raw")
         self.collected = True
+        self.wholes: list[Any] = []
         self.preparing: list[Any] = []
         self.hold_back = False
         self.purse = Purse(budget)
@@ -102,6 +104,7 @@ class Scene:
     def _collect(self, *given: Any) -> Any:
         *_, done = given
         wholes = given[3]
+        self.wholes += wholes
         if self.collected:
             done([Outcome(done=len(whole.chunk)) for whole in wholes])
         return Reference({})
@@ -248,4 +251,88 @@ def test_what_waits_for_a_permit_is_bounded_in_bytes(
     assert scene.jobs.qsize() == 2
     *_, last = (news for news in scene.told if isinstance(news, Wants))
     assert (last.chunks > 0) is more
+    scene.line.close()
+
+
+def lacks(scene: Scene) -> list[tuple[int, int, str, str]]:
+    return [
+        (lack.start, lack.stop, lack.verdict.error_type, lack.verdict.reason)
+        for whole in scene.wholes
+        for lack in whole.lacks
+    ]
+
+
+def test_what_is_left_of_a_budget_pays_for_part_of_a_job() -> None:
+    scene = Scene(Budget(executions=30))
+    scene.line.begin()
+    scene.start(0, 4)
+    job = scene.jobs.get(timeout=20)
+    assert job.runs == (Run(0, 3, 10),) and job.cost == Cost(1, 30)
+    scene.say(job.tag, "done")
+    assert scene.answer()[0] == Chunk(0, 4)
+    ((start, stop, error_type, reason),) = lacks(scene)
+    assert (start, stop, error_type) == (3, 4, "NoCreditError") and "30 executions are the budget" in reason
+    scene.line.close()
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_job_that_the_service_does_not_cancel_is_named(
+    stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is cancelled, or the job's time is up: nobody waits for it for ever."""
+    monkeypatch.setattr(service_line, "SERVICE_GRACE_S", 0.1)
+    scene = Scene()
+    scene.line.begin()
+    scene.start(0, 4)
+    tag = scene.jobs.get(timeout=20).tag
+    scene.say(tag, "running", "job-7")
+    if stopped:
+        scene.line.stop()
+        scene.cancelled.get(timeout=20)
+    scene.say(tag, "cancelling", "job-7")
+    assert scene.answer()[0] == Chunk(0, 4)
+    ((_, _, error_type, reason),) = lacks(scene)
+    assert error_type == "JobNotCancelledError" and "job job-7 on svc wasn't cancelled within 0.1 s" in reason
+    (row,) = [news for news in scene.told if isinstance(news, Job)]
+    assert (row.job_id, row.state) == ("job-7", "cancelling")
+    scene.line.close()
+
+
+def test_jobs_at_the_service_and_their_troubles_are_told(scene: Scene) -> None:
+    scene.line.begin()
+    scene.start(0, 4)
+    tag = scene.jobs.get(timeout=20).tag
+    scene.say(tag, "submitted", "job-7", facts={"position": 3})
+    scene.settled()
+    assert scene.line.stand()["job_ids"] == ("job-7",) and scene.line.stand()["trouble"] is None
+    scene.say(
+        tag, "submitted", "job-7", facts={"trouble": "it can't be asked how it is (ConnectionError: reset)"}
+    )
+    scene.settled()
+    assert "ConnectionError" in scene.line.stand()["trouble"]
+    scene.say(tag, "queued", None, verdict=Verdict("wait", "ServiceError", "too many requests"))
+    scene.settled()
+    assert scene.line.stand()["trouble"] == "ServiceError: too many requests"
+
+
+def test_a_result_is_asked_for_until_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_rows, "_FETCH_S", (0.001, 0.002))
+    scene = Scene()
+    scene.fetched = (FetchFailed("ConnectionError: no route", final=False), None)
+    asked = threading.Event()
+    fetch, number = scene.line._link.fetch, itertools.count()
+
+    def counted(tag: str) -> Any:
+        if next(number) == 30:
+            asked.set()
+        return fetch(tag)
+
+    scene.line._link.fetch = counted  # type: ignore[method-assign]
+    scene.line.begin()
+    scene.start(0, 4)
+    tag = scene.jobs.get(timeout=20).tag
+    scene.say(tag, "done")
+    assert asked.wait(20)
+    scene.fetched = (None, "raw")
+    assert scene.answer() == (Chunk(0, 4), Outcome(done=4))
     scene.line.close()
