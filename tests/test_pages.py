@@ -23,7 +23,9 @@ LOADED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "sourc
 def test_every_block_of_python_can_be_collected(page: Path) -> None:
     for block in blocks(page):
         where = f"{name_of(page)}, line {block.line}"
-        assert not re.match(r"py|\{", block.info) or block.info == PYTHON, f"{where}: {block.info!r} isn't run"
+        assert not re.match(r"py|\{", block.info) or block.info == PYTHON, (
+            f"{where}: {block.info!r} isn't run"
+        )
         if block.info == PYTHON:
             assert not block.indented, f"{where}: an indented block isn't run"
             block.code(name_of(page))
@@ -47,7 +49,9 @@ def test_block_without_end_is_an_error(tmp_path: Path) -> None:
 
 def test_output_belongs_to_the_block_before_it(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text('<!-- warns: UserWarning -->\n```python\nprint(1)\n```\n\n```text title="Output"\n1\n```\n')
+    page.write_text(
+        '<!-- warns: UserWarning -->\n```python\nprint(1)\n```\n\n```text title="Output"\n1\n```\n'
+    )
     (block,) = blocks(page)
     assert (block.prints, block.line, block.note) == ("1\n", 3, ("warns", "UserWarning"))
     page.write_text('```text title="Output"\n1\n```\n')

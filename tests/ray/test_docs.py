@@ -7,7 +7,6 @@ import doctest
 import io
 import linecache
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,16 @@ def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _desks() -> set[str]:
-    return {actor["name"] for actor in list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE}
+    return {
+        actor["name"] for actor in list_named_actors(all_namespaces=True) if actor["namespace"] == NAMESPACE
+    }
 
 
 @pytest.mark.parametrize("page", WITH_PROGRAMS, ids=name_of)
 @pytest.mark.usefixtures("_reader")
 def test_examples_run_and_print_what_the_page_shows(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, found = name_of(page), programs(page)
-    # Functions that readers write have source text, which a store asks for: here it is the page with nothing else in it.
+    # Functions that readers write have source text, which a store asks for: here the page with nothing else in it.
     lines = [""] * max(block.line + block.text.count("\n") for block in found)
     for block in found:
         lines[block.line - 1 : block.line - 1 + block.text.count("\n")] = block.text.splitlines()
@@ -65,11 +66,11 @@ def _run(block: Block, name: str, namespace: dict[str, Any]) -> None:
     warns = block.note[1] if block.note is not None and block.note[0] == "warns" else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sink))
-        caught = None if warns is None else stack.enter_context(warnings.catch_warnings(record=True))
+        caught = None if warns is None else stack.enter_context(pytest.warns(Warning))
         exec(compile(block.code(name), name, "exec"), namespace)
-    assert caught is None or [type(warning.message).__name__ for warning in caught] == [warns]
+    assert caught is None or [warning.category.__name__ for warning in caught] == [warns]
     if block.prints is not None:
         got = re.sub(r"(?m)[ \t]+$", "", sink.getvalue())
-        example = doctest.Example(block.text, block.prints, lineno=block.line)
         if not _SAME.check_output(block.prints, got, _FLAGS):
+            example = doctest.Example(block.text, block.prints, lineno=block.line)
             pytest.fail(f"{name}, line {block.line}:\n{_SAME.output_difference(example, got, _FLAGS)}")
