@@ -329,7 +329,7 @@ class Desk:
                 request = replace(request, make=had.make)
             self._requests[request.tag] = request
             self._ledger.know(request.tag, request.note)
-            self._orphans.pop(request.tag, None)
+            orphan = self._orphans.pop(request.tag, None)
             if known is not None:
                 self._book.hand_over(request.tag, client)
                 known.resend = request.make is not None
@@ -351,7 +351,7 @@ class Desk:
                 ticket.verdict = None if over["verdict"] is None else Verdict(*over["verdict"])
                 ticket.facts["usage_s"] = over["usage_s"]
                 self._book.recall(ticket)
-            elif known is None and (request.make is None or request.job_id is not None):
+            elif known is None and (request.make is None or request.job_id is not None or orphan is not None):
                 self._book.restore(ticket, self._clock())
                 ticket.resend = request.make is not None
                 self._ledger.write(ticket)
