@@ -23,7 +23,7 @@ from ray_qjm.backends.desk_clients import Clients
 from ray_qjm.backends.desk_ledger import SPENT, Ledger
 from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.backends.journals import Journal, Writer
-from ray_qjm.errors import JobAbsentError, StoreUnavailableError
+from ray_qjm.errors import BackendResultError, JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
@@ -195,7 +195,10 @@ class Desk:
                 answers.put(adapter.fetch(job_id))
             except BaseException as error:
                 reason = f"{type(error).__name__}: {words(error)}"
-                answers.put(FetchFailed(reason, isinstance(error, JobGoneError)))
+                unreadable = isinstance(error, AttributeError | BackendResultError | TypeError)
+                if unreadable:  # it is there, and is what it is
+                    reason += "; asking again gives the same"
+                answers.put(FetchFailed(reason, unreadable or isinstance(error, JobGoneError)))
 
         # A client that hangs is left alone, as in ``Calls``.
         threading.Thread(target=call, name="ray_qjm fetch", daemon=True).start()

@@ -13,7 +13,8 @@ import pyarrow as pa
 from ray_qjm.backends.answers import Registers, check_bits, counted
 from ray_qjm.backends.base import Answer
 from ray_qjm.backends.local import checked, failed_row
-from ray_qjm.backends.sampler import decode, with_loose_register
+from ray_qjm.backends.pub_bits import decode
+from ray_qjm.backends.sampler import with_loose_register
 from ray_qjm.backends.shadow import Shadow
 from ray_qjm.circuits.payload import encode, packed_bytes
 from ray_qjm.cluster.building import Builder, failures_of
@@ -201,7 +202,8 @@ class ServiceWorker:
                 rows.append(row)
             elif found:
                 names[row.circuit] = list(dict.fromkeys(job for _, _, job in found))
-                rows.append(_filled(row, [answer for _, answer, _ in found], lack))
+                given = [answer for _, answer, _ in found]
+                rows.append(_filled(row, given, lack, memory=self._builder.setup.memory))
             elif lack is not None and lack.elsewhere:
                 verdict, circuit = lack.verdict, row.circuit
                 stage = "finish" if verdict.accepted else "submit"
@@ -262,19 +264,23 @@ def _read(result: Result, rows: Mapping[int, Row], *, samples: bool) -> list[tup
     return [(circuit, slice_, answer) for (circuit, slice_), answer in zip(cells, raw, strict=True)]
 
 
-def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None) -> Row:
+def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None, *, memory: bool) -> Row:
     """A row with the counts of all slices of its shots."""
     good = [answer for answer in answers if answer.counts is not None]
+    bad = next((answer.error for answer in answers if answer.counts is None and answer.error), None)
     try:
         if not good:
-            raise BackendResultError(answers[0].error or f"{row.backend} gave no counts")
+            raise BackendResultError(bad or f"{row.backend} gave no counts")
         for answer in good:
             check_bits(row, answer)
-        row = counted(row, _added(good))
+        row = counted(row, _added(good), memory=memory)
     except BackendResultError as error:
         return _failed(row, "run", type(error).__name__, str(error))
-    if row.status == "partial" and lack is not None:
-        row.error_type, row.error = lack.verdict.error_type, f"{row.error}: {lack.verdict.reason}"
+    if (row.shots or 0) < row.shots_requested:
+        if lack is not None:
+            row.error_type, row.error = lack.verdict.error_type, f"{row.error}: {lack.verdict.reason}"
+        elif bad is not None:
+            row.error = f"{row.error}: {bad}"
     return row
 
 
@@ -287,7 +293,9 @@ def _added(answers: Sequence[Answer]) -> Answer:
             total.counts[outcome] = total.counts.get(outcome, 0) + count
         total.memory += answer.memory or ()
     whole = all(answer.memory is not None for answer in answers)
-    return Answer(total.counts, total.memory if whole else None)
+    # Of a whole memory there is no error.
+    why_not = next((answer.error for answer in answers if answer.error), None)
+    return Answer(total.counts, total.memory if whole else None, error=why_not)
 
 
 def _lacking(row: Row, lack: Lack | None) -> Row:
