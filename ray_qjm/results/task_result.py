@@ -211,7 +211,7 @@ class TaskResult:
 
     def jobs_of(self, circuit: object) -> pa.Table:
         """The jobs in which a circuit was run: rows of ``jobs``; ``circuit`` as for ``get_counts``."""
-        return self.jobs.take(self.find(circuit).jobs)
+        return self.jobs.take(pa.array(self.find(circuit).jobs, pa.int32()))
 
     def get_memory(self, circuit: object) -> list[str]:
         """The bit string of every shot, in shot order; ``circuit`` as for ``get_counts``.
