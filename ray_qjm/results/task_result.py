@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError
+from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError, UnknownCircuitError
 from ray_qjm.results import export, html, observables, plots
 from ray_qjm.results.compaction import compact
 from ray_qjm.results.report import lines, merge, ranges
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qiskit.primitives import PrimitiveResult
     from qiskit.result import Result
-
-
-class UnknownCircuitError(InvalidInputError, LookupError):
-    """No row answers to this name or circuit."""
 
 
 class TaskResult:

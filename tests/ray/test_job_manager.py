@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +303,24 @@ def test_a_job_that_is_refused_leaves_no_hole(services: Scene, tmp_path: Path) -
     with pytest.raises(StoreError, match="nothing to cancel"):
         late.cancel(task.id)
     late.cancel()  # of all those that go on: none does
+
+
+def test_the_page_of_the_docs_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "how-to" / "job-manager.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    names: dict[str, Any] = {}
+    out = io.StringIO()
+    with redirect_stdout(out):
+        for block in blocks:
+            exec(block, names)
+    told = out.getvalue()
+    assert "200 of 200 circuits done." in told and "'short': done, 50/50 circuits (100%)" in told
+    assert "entangled" in told.splitlines()[-2] and told.endswith("short, checked ['day']\n")
+    assert names["result"].get_counts(17) == names["everything"][names["result"].info["task_id"]].get_counts(
+        17
+    )
 
 
 def test_bad_words_are_refused_before_anything_runs(tmp_path: Path) -> None:
