@@ -350,7 +350,8 @@ class ServiceLine:
     def _adopt(self, job: OpenJob) -> None:
         order = self._assembly.adopt(job.runs)
         told = Told(job.tag, "unknown", job.job_id, 0, None, {}, {})
-        sent = Sent(order, job.tag, told.state, told=told, awaited=list(job.awaited), noted=job.noted)
+        sent = Sent(order, job.tag, told.state, job_id=job.job_id, told=told, noted=job.noted)
+        sent.awaited += job.awaited
         self._sent[order.number] = sent
         self._tags[job.tag] = order.number
         cost = self._cost(order)

@@ -119,23 +119,24 @@ class JobManager:
         self._tasks[task.id] = task
         return task
 
-    def retrieve(self, run: str | os.PathLike[str]) -> Task:
+    def retrieve(self, run: str | os.PathLike[str] | Task) -> Task:
         """Take up a run that this or another process has begun: watch it, read what there is, cancel it.
 
         It may be running, have ended, or have been interrupted; whatever rows there are can be had.
 
         Args:
-            run: Its id; its name, if no other run has it; or its store, a directory or URI.
+            run: Its id; its name, if no other run has it; its store, a directory or URI; or what ``runs`` has listed.
 
         Raises:
-            UnknownRunError: There is none.
+            UnknownRunError: There is none, or several have the name.
             InvalidInputError: That is no store.
             StoreError: The store can't be read: it is damaged, or a newer version of this package wrote it.
         """
-        task = self._known(run) if isinstance(run, str) else None
-        if task is None and isinstance(run, str) and "/" not in run:
-            task = self._stored.find(run, f"{len(self._tasks)} of this manager")
-        if task is None:
+        if isinstance(run, Task):
+            task = run
+        elif isinstance(run, str) and "/" not in run:
+            task = self._known(run) or self._stored.find(run, f"{len(self._tasks)} of this manager")
+        else:
             task = attach(run)
         return self._tasks.setdefault(task.id, task)
 
@@ -171,7 +172,7 @@ class JobManager:
         found, notes = [], []
         for task in self._several(run):
             try:
-                found.append(RunStatus(task.status(), task.jobs, tuple(task.tags), task.store))
+                found.append(_status(task))
             except StoreError as error:
                 notes.append(f"run {task.id} can't be read: {error}")
         if not self._tasks:
@@ -344,6 +345,10 @@ class JobManager:
         stored = len(self._stored.all()[0])
         text = "this manager has no run yet: run(circuits, backend=...) begins one, retrieve(id or store) takes one up."
         return f"{text} {stored} are stored below {self._stored.root}: runs() lists them." if stored else text
+
+
+def _status(task: Task) -> RunStatus:
+    return RunStatus(task.status(), task.jobs, tuple(task.tags), task.store, task.elsewhere)
 
 
 def _is_over(task: Task) -> bool:

@@ -51,19 +51,22 @@ class RunStatus:
         jobs: Its jobs, see ``Task.jobs``.
         tags: What people say of it.
         store: Where its rows are; ``None``: in memory.
+        elsewhere: Whether another process runs it. Its chunks on workers, and what waits for a permit, are counted
+            then and not listed.
     """
 
     task: TaskStatus
     jobs: pa.Table
     tags: Sequence[str] = ()
     store: str | None = None
+    elsewhere: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
-        """Jobs by state. Of a run in another process some may not be in ``jobs``: they are counted all the same."""
+        """Jobs by state, those included that aren't listed."""
         listed = self.jobs.column("state").value_counts().to_pylist()
         found = Counter({item["values"]: item["counts"] for item in listed})
-        if self.task.state in ("running", "cancelling"):
+        if self.elsewhere and self.task.state in ("running", "cancelling"):
             told = self.task.backends
             running = sum(b.jobs_running for b in told if b.pending is None)
             for state, number in (("running", running), ("queued", sum(b.queued or 0 for b in told))):
@@ -132,7 +135,7 @@ class ManagerStatus:
         if self.runs:
             yield _runs(self.runs)
         for run in self.runs:
-            if run.jobs.num_rows:
+            if run.counts:
                 yield from _jobs(run)
         yield from map(Text, self.notes)
 
@@ -184,6 +187,8 @@ def _jobs(run: RunStatus) -> Iterator[RenderableType]:
     yield table
     if (left := run.jobs.num_rows - len(rows)) > 0:
         yield Text(f"... and {left:,} more jobs: status().jobs has all.")
+    if (unlisted := sum(run.counts.values()) - run.jobs.num_rows) > 0:
+        yield Text(f"... and {unlisted:,} running or queued, which only the process that runs them can list.")
 
 
 def _first(jobs: pa.Table, number: int) -> list[dict[str, Any]]:

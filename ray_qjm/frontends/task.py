@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ray_qjm.errors import (
     CircuitFailedError,
     PartialResultWarning,
@@ -22,12 +25,11 @@ from ray_qjm.results.objects import Objects
 from ray_qjm.results.report import lines
 from ray_qjm.results.rows import HeldRows
 from ray_qjm.results.task_result import TaskResult
+from ray_qjm.results.watch import StoredTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-
-    import pyarrow as pa
 
     from ray_qjm.results.jobs import Job
     from ray_qjm.results.report import FailureRange
@@ -133,8 +135,15 @@ class Task:
         """The directory or URI of its store, ``None`` if its rows are in memory."""
         return self._store
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is seen through its store only: another process runs it, or nobody does."""
+        return isinstance(self._run, StoredTask)
+
     def relabel(self, *, name: str | None = None, tags: Sequence[str] | None = None) -> None:
-        """Call it something else; in its store too, if it has one. The jobs of services keep the tags that they have.
+        """Call it something else; in its store too, if it has one.
+
+        Results that were taken before, and jobs at services, keep the words that they have.
 
         Args:
             name: ``None`` leaves it.
@@ -148,8 +157,7 @@ class Task:
         if self._store is not None:
             write_labels(Objects(self._store, make=False), changed)
         self._info = {**self._info, **changed}
-        if self._result is not None:
-            self._result.info |= changed
+        self._result = None
 
     @property
     def jobs(self) -> pa.Table:
@@ -161,8 +169,11 @@ class Task:
         """
         # In this order: a job that ends meanwhile is in both.
         going_on = self._run.open_jobs()
-        log = JobLog(self._run.jobs())
-        known = log.places()
+        table = self._run.jobs()
+        log = JobLog(table)
+        names = pa.array([job.job_id for job in going_on if job.job_id is not None], pa.string())
+        twice = table.filter(pc.field("job_id").isin(names)).select(["backend", "job_id"]).to_pylist()
+        known = {(job["backend"], job["job_id"]) for job in twice}
         for job in going_on:
             if (job.backend, job.job_id) not in known:
                 log.add(job)

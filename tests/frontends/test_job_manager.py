@@ -22,7 +22,7 @@ from tests.results.stores import COUNT, TASK, end, write
 
 
 def stored(
-    folder: Path, task_id: str, name: str, tags: list[str] | None = None, *, whole: bool = True
+    folder: Path | str, task_id: str, name: str, tags: list[str] | None = None, *, whole: bool = True
 ) -> str:
     """A run of 40 circuits, half of them done if it isn't whole."""
     info = {"name": name, "tags": json.dumps(tags or [])}
@@ -199,10 +199,10 @@ def of_jobs(*states: str) -> pa.Table:
     return log.table()
 
 
-def status_of(jobs: pa.Table, state: str, running: int = 0) -> ManagerStatus:
+def status_of(jobs: pa.Table, state: str, running: int = 0, *, elsewhere: bool = False) -> ManagerStatus:
     backend = BackendStatus("aer", 0, 0, 0, running, 0, 0)
     task = TaskStatus("t", "a run", state, 100, 60, 1, 0, 1.0, None, (backend,))  # type: ignore[arg-type]
-    return ManagerStatus((RunStatus(task, jobs, ("night",)),))
+    return ManagerStatus((RunStatus(task, jobs, ("night",), elsewhere=elsewhere),))
 
 
 def test_of_many_jobs_those_are_shown_that_are_not_done() -> None:
@@ -220,5 +220,19 @@ def test_of_many_jobs_those_are_shown_that_are_not_done() -> None:
 
 def test_chunks_of_another_process_are_counted_while_it_runs() -> None:
     jobs = of_jobs("done", "done")
-    assert status_of(jobs, "running", running=4).counts == {"running": 4, "done": 2}
-    assert status_of(jobs, "interrupted", running=4).counts == {"done": 2}
+    status = status_of(jobs, "running", running=4, elsewhere=True)
+    assert status.counts == {"running": 4, "done": 2}
+    assert "... and 4 running or queued, which only the process" in str(status)
+    assert status_of(jobs, "interrupted", running=4, elsewhere=True).counts == {"done": 2}
+    assert status_of(jobs, "running", running=4).counts == {"done": 2}  # all that there are are listed
+
+
+def test_runs_in_a_bucket(s3_bucket: str) -> None:
+    root = f"s3://{s3_bucket}/runs"
+    stored(f"{root}/20260101-000000-a", "aaaa0000", "bell", ["night"])
+    jm = JobManager(root)
+    assert [task.id for task in jm.runs(tag="night")] == ["aaaa0000"]
+    task = jm.retrieve("aaaa0000")
+    assert task.store == f"{root}/20260101-000000-a" and jm.result().status_counts == {"done": COUNT}
+    task.relabel(name="bell 2")
+    assert JobManager().retrieve(f"{root}/20260101-000000-a").name == "bell 2"

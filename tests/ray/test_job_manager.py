@@ -228,7 +228,8 @@ def test_names_and_tags_change_while_it_runs_and_later(tmp_path: Path) -> None:
     assert (task.name, task.tags, task.status().name) == ("second", ["a"], "second")
     assert result.info["name"] == "second"
     task.relabel(tags=[*task.tags, "b"])
-    assert json.loads(result.info["tags"]) == ["a", "b"]
+    assert json.loads(jm.result().info["tags"]) == ["a", "b"]
+    assert jm.result().table.equals(result.table)
     # What the script has always said is no new word.
     again = jm.run([binary(1)], shots=10, name="first", tags=["a"], store=task.store)
     assert (again.id, again.name, again.tags) == (task.id, "second", ["a", "b"])
@@ -297,7 +298,7 @@ def test_a_job_that_is_refused_leaves_no_hole(services: Scene, tmp_path: Path) -
     assert "failed to submit. Reason: NoCreditError" in jm.report()
     jm.cancel()
     late = JobManager(tmp_path)
-    late.retrieve(task.id)
+    assert late.retrieve(late.runs()[0]).id == task.id
     assert late.result(partial=True).failures.equals(result.failures)
     assert late.report() == jm.report()
     with pytest.raises(StoreError, match="nothing to cancel"):
@@ -323,7 +324,7 @@ def test_the_page_of_the_docs_does_what_it_says(tmp_path: Path, monkeypatch: pyt
     )
 
 
-def test_bad_words_are_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_bad_words_are_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jm = JobManager(tmp_path / "runs")
     bad: list[tuple[dict[str, Any], str]] = [
         ({"backend": "aer", "backends": ["aer"]}, "Give one of them"),
@@ -337,6 +338,10 @@ def test_bad_words_are_refused_before_anything_runs(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match=message):
             jm.run([binary(1)], **wrong)
     assert len(jm) == 0 and not (tmp_path / "runs").exists()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(InvalidInputError, match="relative, and under `ray job submit`"):
+        JobManager("runs")
+    monkeypatch.undo()
     with pytest.raises(InvalidInputError, match="asked for by id or name, not by int"):
         jm.run([binary(1)], shots=10)
         jm.status(7)  # type: ignore[arg-type]
