@@ -195,6 +195,8 @@ class Task:
         ranges, unlisted = self._run.failures()
         total = status.total if status.total is not None else status.done + status.failed
         text = lines(ranges, status.done, total)
+        if status.cancelled:
+            text[-1] = f"{text[-1].rstrip('.')}, {status.cancelled} cancelled."
         if unlisted:
             text.insert(-1, f"... and {unlisted} more circuits, which the result lists.")
         if status.state == "running":

@@ -93,6 +93,7 @@ def test_each_job_of_a_running_run_is_told_and_cancelling_one_leaves_the_others(
     jm.wait(60)
     with pytest.raises(TaskCancelledError):
         jm.result("long")
+    assert f"circuits done, {long.status().cancelled} cancelled." in jm.report("long")
     assert jm.result("short").get_counts(0) == {"00000011": 10}
     with pytest.warns(PartialResultWarning, match="'long': the task was cancelled"):
         results = jm.results()
