@@ -5,13 +5,12 @@ from __future__ import annotations
 from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.line_jobs import Sent, open_row
 from ray_qjm.planning.orders import Order, Run
-from ray_qjm.planning.verdicts import Verdict
 
 ORDER = Order(3, (Run(0, 4, 10), Run(8, 10, 10)))
 
 
-def told(state: str, job_id: str | None, verdict: Verdict | None = None, **facts: object) -> Told:
-    return Told("t-3", state, job_id, 1, verdict, {"submitted": 5.0}, facts)
+def told(state: str, job_id: str | None) -> Told:
+    return Told("t-3", state, job_id, 1, None, {"submitted": 5.0}, {})
 
 
 def test_a_job_that_waits_for_a_permit_has_no_id_yet() -> None:
@@ -28,15 +27,17 @@ def test_a_job_that_waits_for_a_permit_has_no_id_yet() -> None:
 
 
 def test_a_job_in_the_queue_tells_its_place() -> None:
-    news = told("submitted", "d1", position=17, eta_s=540)
-    row = open_row("torino", Sent(ORDER, "t-3", "submitted", told=news))
+    sent = Sent(ORDER, "t-3", "submitted", told=told("submitted", "d1"), position=17, eta_s=540)
+    row = open_row("torino", sent)
     assert (row.job_id, row.state, row.ended) == ("d1", "submitted", None)
     assert row.reason == "position 17, starts in about 9 min"
 
 
 def test_a_job_that_is_tried_again_tells_why() -> None:
-    news = told("queued", None, Verdict("again", "JobFailedError", "the machine was recalibrated"))
-    assert "recalibrated" in str(open_row("torino", Sent(ORDER, "t-3", told=news)).reason)
+    """Its last attempt stands in the table of jobs under the id that it had."""
+    sent = Sent(ORDER, "t-3", job_id="d1", told=told("queued", None), trouble="the machine was recalibrated")
+    row = open_row("torino", sent)
+    assert (row.job_id, row.reason) == (None, "the machine was recalibrated")
 
 
 def test_a_job_that_has_ended_before_its_circuits_were_prepared_anew() -> None:
