@@ -9,6 +9,7 @@ from ray_qjm import errors
 from ray_qjm.api import attach, plan, run, submit
 from ray_qjm.circuits.files import QasmFiles, QpyFiles
 from ray_qjm.circuits.sweep import Sweep
+from ray_qjm.frontends.job_manager import JobManager
 from ray_qjm.frontends.plan import Plan
 from ray_qjm.frontends.task import Task
 from ray_qjm.options import (
@@ -29,6 +30,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "BackendSpec",
     "Budget",
+    "JobManager",
     "Limits",
     "Plan",
     "QasmFiles",

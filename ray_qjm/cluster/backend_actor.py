@@ -24,7 +24,7 @@ from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.verdicts import Verdict
 from ray_qjm.results.lease import epoch_name
-from ray_qjm.results.submissions import SubmissionLog, submissions
+from ray_qjm.results.submissions import SUBMISSIONS, SubmissionLog, submissions
 
 #: All desks of a cluster are in it, so that drivers meet there.
 NAMESPACE = "ray_qjm"
@@ -34,9 +34,6 @@ PROTOCOL = 2
 _WAITERS = 64
 
 _pieces = Pieces(ray.get)
-
-#: Below a task's store: what was submitted, in a folder an epoch.
-SUBMISSIONS = "submissions"
 
 
 @dataclass(frozen=True)

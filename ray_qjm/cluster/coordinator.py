@@ -172,6 +172,34 @@ class Coordinator:
         """The table of jobs that have ended so far."""
         return self._collector.jobs.table()
 
+    def open_jobs(self) -> list[Job]:
+        """Jobs that haven't ended, or whose end the table may not have yet."""
+        if self.ended.is_set():
+            return []
+        # What is prepared for a service is no job.
+        chunks = [
+            item for item in [*self._submitted.items()] if not self._launcher.is_service(item[0].backend)
+        ]
+        running = [
+            Job(
+                job_id=self._collector.job_id(self.task_id, chunk),
+                backend=self._names[chunk.backend],
+                start=chunk.start,
+                stop=chunk.stop,
+                attempt=chunk.attempt,
+                state="running",
+                reason=None,
+                submitted=submitted,
+                started=None,
+                ended=None,
+                circuits=len(chunk),
+                shots=None,
+                seconds=None,
+            )
+            for chunk, submitted in chunks
+        ]
+        return running + self._launcher.open_jobs()
+
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
         return self._failures.ranges()

@@ -13,6 +13,8 @@ from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.status import place_words
+from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.jobs import Job
 
 #: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
@@ -52,6 +54,8 @@ class Sent:
     eta_s: float | None = None
     #: Why it doesn't get on just now.
     trouble: str | None = None
+    #: What was last told of it.
+    told: Told | None = None
     #: Chunks that have circuits in it and aren't stored yet.
     chunks: set[int] = field(default_factory=set)
     #: Circuits of a job of an earlier session that have no rows: they come in as chunks while it runs.
@@ -141,6 +145,18 @@ def job_row(backend: str, order: Order, news: Told, usage: float | None, tag: st
         seconds=None if begun is None else max(0.0, ended - begun),
         usage_s=usage,
     )
+
+
+def open_row(backend: str, sent: Sent) -> Job:
+    """A job that the table of jobs may not have yet, as far as it is known."""
+    if sent.job is not None:
+        return sent.job
+    told = sent.told or Told(sent.tag, sent.state, None, 0, None, {}, {})
+    row = job_row(backend, sent.order, told, None)._replace(job_id=told.job_id, state=sent.state)
+    if sent.state in FINAL:
+        return row
+    place = ", ".join(place_words(sent.position, sent.eta_s))
+    return row._replace(reason=sent.trouble or place or None, ended=None, seconds=None)
 
 
 def overlap(order: Order, chunk: Chunk) -> bool:

@@ -18,7 +18,7 @@ from ray_qjm.backends.desk import ABSENT
 from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
-from ray_qjm.cluster.line_jobs import LineSetup, OpenJob, Piece, Sent, job_row, overlap, spent
+from ray_qjm.cluster.line_jobs import LineSetup, OpenJob, Piece, Sent, job_row, open_row, overlap, spent
 from ray_qjm.cluster.line_rows import LineRows
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_tasks import ServiceTasks
@@ -177,6 +177,10 @@ class ServiceLine:
             "job_ids": tuple(item.job_id for item in there if item.job_id is not None),
             "trouble": next((item.trouble for item in sent if item.trouble is not None), None),
         }
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that haven't ended, or whose end the task's table may not have yet."""
+        return [open_row(self._setup.name, sent) for sent in [*self._sent.values()] if not sent.noted]
 
     # The thread.
 
@@ -345,7 +349,10 @@ class ServiceLine:
 
     def _adopt(self, job: OpenJob) -> None:
         order = self._assembly.adopt(job.runs)
-        self._sent[order.number] = Sent(order, job.tag, "unknown", awaited=list(job.awaited), noted=job.noted)
+        told = Told(job.tag, "unknown", job.job_id, 0, None, {}, {})
+        sent = Sent(order, job.tag, told.state, job_id=job.job_id, told=told, noted=job.noted)
+        sent.awaited += job.awaited
+        self._sent[order.number] = sent
         self._tags[job.tag] = order.number
         cost = self._cost(order)
         with self._lock:
@@ -402,6 +409,7 @@ class ServiceLine:
             sent = None if number is None else self._sent.get(number)
             if sent is None or sent.state in FINAL:
                 continue
+            sent.told = news
             sent.state, sent.job_id = news.state, news.job_id or sent.job_id
             sent.trouble = news.facts.get("trouble")
             if news.state == "queued" and news.verdict is not None:

@@ -177,7 +177,7 @@ class ServiceWorker:
             for circuit, slice_, answer in _read(result, rows, samples=self._facts.samples):
                 mine.setdefault(circuit, []).append((slice_, answer, result.job_id))
         by_start = {sheet.chunk.start: sheet for sheet in sheets}
-        known = {job.job_id: job for job in jobs}
+        known = {job.job_id: job for job in jobs if job.job_id is not None}
         outcomes = []
         for whole in wholes:
             sheet = by_start[whole.chunk.start]

@@ -204,7 +204,7 @@ def line(status: TaskStatus) -> str:
     >>> line(TaskStatus("t1", None, "running", 1000, 300, 0, 0, 1.5, 200.0, (aer,)))
     'ray_qjm: running, 300/1,000 circuits (30%), 200/s, 2 chunks running, eta 0:03, elapsed 0:01'
     """
-    parts = [status.state, _amount(status)]
+    parts = [status.state, amount(status)]
     if status.rate:
         parts.append(f"{status.rate:,.0f}/s")
     if status.failed:
@@ -223,7 +223,8 @@ def line(status: TaskStatus) -> str:
     return f"ray_qjm: {', '.join(parts)}"
 
 
-def _amount(status: TaskStatus, what: str = " circuits") -> str:
+def amount(status: TaskStatus, what: str = " circuits") -> str:
+    """How many circuits are finished, of how many."""
     finished = status.done + status.failed
     if status.total is None:
         return f"{finished:,}{what}"
@@ -232,7 +233,7 @@ def _amount(status: TaskStatus, what: str = " circuits") -> str:
 
 
 def _facts(status: TaskStatus) -> str:
-    parts = [_amount(status, what="")]  # the row is called "circuits"
+    parts = [amount(status, what="")]  # the row is called "circuits"
     if status.rate:
         parts.append(f"{status.rate:,.0f}/s")
     if status.failed:

@@ -65,11 +65,16 @@ class BackendStatus:
             return ""
         found = [f"{self.pending} job{'s' * (self.pending != 1)} pending"]
         found += [f"{self.queued} queued here"] if self.queued else []
-        found += [f"position {self.position}"] if self.position is not None else []
-        found += [f"starts in about {_about(self.eta_s)}"] if self.eta_s else []
+        found += place_words(self.position, self.eta_s)
         found += [f"trouble: {shorten(self.trouble, 80)}"] if self.trouble else []
         found += [f"closed ({self.closed.partition(':')[0]})"] if self.closed else []
         return ", ".join(found)
+
+
+def place_words(position: int | None, eta_s: float | None) -> list[str]:
+    """Where a job stands in a service's queue, as far as it tells."""
+    found = [] if position is None else [f"position {position}"]
+    return found + ([f"starts in about {_about(eta_s)}"] if eta_s else [])
 
 
 def _about(seconds: float) -> str:
