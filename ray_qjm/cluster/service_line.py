@@ -174,7 +174,6 @@ class ServiceLine:
             "queued": sum(item.state in ("queued", "intended") for item in sent),
             "position": min(positions, default=None),
             "eta_s": min(etas, default=None),
-            "job_ids": tuple(item.job_id for item in there if item.job_id is not None),
             "trouble": next((item.trouble for item in sent if item.trouble is not None), None),
         }
 
