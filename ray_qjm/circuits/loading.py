@@ -131,9 +131,8 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
-            hint = f" For a file give {name}.py:..." if Path(f"{name}.py").is_file() else ""
             raise InvalidInputError(
-                f"module {missing!r} isn't there (looked in {Path.cwd()} and where Python looks).{hint}"
+                f"module {missing!r} isn't there (looked in {Path.cwd()} and where Python looks)."
             ) from error
         raise InvalidInputError(_why_not(f"module {name!r}", _origin(name), error)) from error
     except BaseException as error:
