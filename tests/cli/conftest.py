@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,3 +97,10 @@ def error(found: Result) -> str:
     lines = [line for line in found.stderr.splitlines() if not line.startswith("ray_qjm: ")]
     assert len(lines) == 1 and lines[0].startswith("ray-qjm: "), found.stderr
     return lines[0]
+
+
+@pytest.fixture
+def closed_port() -> str:
+    """A port at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
