@@ -123,11 +123,17 @@ class Program(click.Group):
         formatter.write_text(f"`{PROGRAM} COMMAND --help` tells the options of a command.")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; click itself would take each signal for Ctrl-C."""
+        """Run a command; click itself would take each signal for Ctrl-C, and a reader that has gone for an error."""
         try:
-            return super().invoke(ctx)
+            found = super().invoke(ctx)
+            sys.stdout.flush()
+            return found
         except Stopped as stopped:
             return _said(str(stopped), stopped.code)
+        except BrokenPipeError:
+            # Python would complain once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return Exit.SIGPIPE
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -143,7 +149,6 @@ class Program(click.Group):
         try:
             try:
                 found = super().main(args, name, **extra)
-                sys.stdout.flush()
                 return found if isinstance(found, int) else Exit.DONE
             except Exception:
                 if "--debug" in args:
@@ -156,10 +161,6 @@ class Program(click.Group):
             return _said(error.format_message(), Exit.USAGE)
         except (KeyboardInterrupt, click.Abort):
             return _said("stopped.", Exit.SIGINT)
-        except BrokenPipeError:
-            # Whoever read has gone; Python would complain once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return Exit.SIGPIPE
         except InvalidInputError as error:
             return _said(str(error), Exit.USAGE)
         except (RayQjmError, ConnectionError) as error:
