@@ -140,6 +140,12 @@ def _in_lasting_thread(start: Callable[[], None]) -> None:
     outcome.result()
 
 
+def has_died() -> bool:
+    """Whether processes of a Ray that this process started have ended by themselves."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    return node is not None and bool(node.dead_processes())
+
+
 def identity() -> tuple[str, str] | None:
     """Which Ray this process is connected to, and as which driver; ``None`` if to none."""
     if not ray.is_initialized():

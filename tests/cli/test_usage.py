@@ -160,6 +160,10 @@ def test_help_is_there_and_fits_a_terminal(cli: Cli, command: str) -> None:
     assert "..." not in text.partition("Commands:")[2].partition("Exit codes:")[0]
 
 
+def test_without_words_its_help_is_shown(cli: Cli) -> None:
+    assert cli("").stdout == cli("--help").stdout
+
+
 def test_help_lists_every_exit_code(cli: Cli) -> None:
     text = cli("--help").stdout
     numbers = {int(number) for numbers, _ in MEANINGS for number in numbers.split(", ")}

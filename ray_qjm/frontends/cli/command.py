@@ -139,7 +139,7 @@ class Program(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run it, and end the process."""
-        given = sys.argv[1:] if args is None else list(args)
+        given = (sys.argv[1:] if args is None else list(args)) or ["--help"]
         extra["standalone_mode"] = False
         with _plain_warnings("--debug" in given), stopping():
             code = self._code(given, PROGRAM if prog_name is None else prog_name, extra)
@@ -183,7 +183,8 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
     """Warnings of this package in one line; those of others only with --debug."""
     with warnings.catch_warnings():
         if debug:
-            logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+            logging.basicConfig(stream=sys.stderr)
+            logging.getLogger("ray_qjm").setLevel(logging.DEBUG)
         else:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=RuntimeWarning, module="ray_qjm")

@@ -44,7 +44,17 @@ def main() -> NoReturn:
     """Run the program as a process of its own."""
     if "--debug" not in sys.argv:
         _hush()
-    program.main()
+    try:
+        program.main()
+    except SystemExit as end:
+        session = sys.modules.get("ray_qjm.cluster.session")
+        if isinstance(end.code, int) and session is not None and session.has_died():
+            # A signal to the whole group ends Ray's processes too. Ray would abort this one when it sees that at the
+            # end, with another exit code.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)
+        raise
 
 
 def _hush() -> None:

@@ -149,9 +149,9 @@ def _run(
     stopped: Stopped | None = None
     with shown:
         task = submit(**call, store=store, retry_failed=given["retry_failed"], progress=shown.update)
-        if store is not None:
-            record.write(Objects(store, make=False), wanted)
         try:
+            if store is not None:
+                record.write(Objects(store, make=False), wanted)
             task.wait()
         except Stopped as signal:
             stopped = signal

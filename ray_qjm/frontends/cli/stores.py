@@ -108,7 +108,8 @@ def watch(store: str, as_json: bool, quiet: bool) -> int:
     show_default=True,
     help="Wait no longer for the end.",
 )
-def cancel(store: str, no_wait: bool, timeout: float) -> int:
+@options.as_json
+def cancel(store: str, no_wait: bool, timeout: float, as_json: bool) -> int:
     """Ask the process that runs the task of a store to cancel it, and wait until it has.
 
     Chunks that run may end within their grace; what is done is stored, and `resume` goes on with the rest. Jobs at
@@ -119,7 +120,10 @@ def cancel(store: str, no_wait: bool, timeout: float) -> int:
     task = StoredTask(store)
     task.cancel()
     if no_wait:
-        click.echo("asked to cancel; it is heard within some seconds.")
+        if as_json:
+            show.write_json(plain_status(task.status, store))
+        else:
+            click.echo("asked to cancel; it is heard within some seconds.")
         return Exit.DONE
     if not task.wait(timeout):
         raise WaitTimeoutError(
@@ -127,8 +131,11 @@ def cancel(store: str, no_wait: bool, timeout: float) -> int:
             f"`{PROGRAM} watch {store}` shows when it has."
         )
     found = task.status
-    of = "" if found.total is None else f" of {found.total}"
-    click.echo(f"{found.state}: {found.done}{of} circuits are done.")
+    if as_json:
+        show.write_json(plain_status(found, store))
+    else:
+        of = "" if found.total is None else f" of {found.total}"
+        click.echo(f"{found.state}: {found.done}{of} circuits are done.")
     return Exit.DONE
 
 
