@@ -68,7 +68,9 @@ def connect() -> bool:
             found = cluster_address()
             if found is not None:
                 reach(found, address)
+            own = signal.getsignal(signal.SIGTERM)
             _in_lasting_thread(partial(_start, _wish))
+            _keep(own)
     return bool(getattr(getattr(ray._private.worker, "_global_node", None), "head", False))
 
 
@@ -144,6 +146,15 @@ def has_died() -> bool:
     """Whether processes of a Ray that this process started have ended by themselves."""
     node = getattr(ray._private.worker, "_global_node", None)
     return node is not None and bool(node.dead_processes())
+
+
+def _keep(own: Callable[..., object] | int | None) -> None:
+    """Put a program's own handler of SIGTERM in front again.
+
+    Ray's native code has put one there that calls the program's, and ends the process 3 s later, whatever it does.
+    """
+    if own not in (signal.SIG_DFL, None) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def identity() -> tuple[str, str] | None:
