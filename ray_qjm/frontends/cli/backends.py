@@ -42,7 +42,7 @@ def backends(names: tuple[str, ...], whole: bool, as_json: bool, **given: Any) -
         if as_json:
             show.write_json({"backends": [_plain(each) for each in found]})
         else:
-            show.write(show.table(_TOLD, [_told(each) for each in found]))
+            show.write(show.pairs([(each.name, _told(each)) for each in found]))
         return Exit.DONE
     known = _known(whole=whole)
     cluster, desks = _desks()
@@ -103,18 +103,6 @@ def _desks() -> tuple[str | None, Mapping[str, Mapping[str, Any] | None]]:
     return address, desk_states()
 
 
-_TOLD = (
-    ("backend", "left"),
-    ("runs", "left"),
-    ("qubits", "right"),
-    ("a job: circuits", "right"),
-    ("shots", "right"),
-    ("executions", "right"),
-    ("bytes", "right"),
-    ("lost jobs", "left"),
-)
-
-
 def _plain(found: BackendFacts) -> dict[str, Any]:
     facts = found.facts
     return {
@@ -128,18 +116,18 @@ def _plain(found: BackendFacts) -> dict[str, Any]:
     }
 
 
-def _told(found: BackendFacts) -> Sequence[str]:
-    qubits = "any" if found.qubits is None else f"{found.qubits}"
+def _told(found: BackendFacts) -> str:
+    qubits = "any number of qubits" if found.qubits is None else f"{found.qubits} qubits"
     if found.limits is None or found.facts is None:
-        return (found.name, "on workers", qubits, "no jobs", "", "", "", "")
-    limits = ("any" if most is None else f"{most:,}" for most in asdict(found.limits).values())
-    return (
-        found.name,
-        "as jobs",
-        qubits,
-        *limits,
-        "found by tag" if found.facts.tagged else "can't be found",
-    )
+        return f"on workers; {qubits}"
+    limits = [
+        f"{most:,} {name.removeprefix('max_').replace('_', ' ')}"
+        for name, most in asdict(found.limits).items()
+        if most is not None
+    ]
+    most = f"at most {', '.join(limits)}" if limits else "no limits"
+    lost = "are found by their tag" if found.facts.tagged else "can't be found"
+    return f"as jobs; {qubits}; a job has {most}; lost jobs {lost}"
 
 
 _DESKS = (

@@ -189,7 +189,7 @@ def _state() -> Iterator[Check]:
     from ray_qjm.cluster.desk_state import VARIABLE, state_root
 
     root = state_root()
-    where = f"{root}, " + (f"from {VARIABLE}" if os.environ.get(VARIABLE) else f"{VARIABLE} names another")
+    where = root if os.environ.get(VARIABLE) else f"{root} ({VARIABLE} may name another)"
     yield _writable("journal of jobs", root, where)
 
 

@@ -126,7 +126,9 @@ def plan(source: tuple[str, ...], **given: Any) -> int:
             }
         )
     else:
-        click.echo(str(found))
+        show.write(found.table(show.width()))
+        for line in found.lines():
+            click.echo(line)
     return Exit.DONE
 
 

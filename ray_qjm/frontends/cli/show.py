@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from ray_qjm.planning.status import TaskStatus
@@ -23,18 +23,28 @@ def write_json(values: Mapping[str, Any], *, line: bool = False) -> None:
     click.echo(json.dumps(values, indent=None if line else 2))
 
 
+def width() -> int:
+    """Columns of standard output."""
+    return _console().width
+
+
 def write(*tables: RenderableType) -> None:
     """Write tables to standard output, without the blanks that fill up their lines."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(_WIDE, console.width)
+    console = _console()
     with console.capture() as captured:
         for found in tables:
             console.print(found)
     lines = [line.rstrip() for line in captured.get().splitlines()]
     click.echo("\n".join(lines).strip("\n"))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(_WIDE, console.width)
+    return console
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> Table:
