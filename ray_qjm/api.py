@@ -27,7 +27,7 @@ from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
 from ray_qjm.frontends.plan import Plan
 from ray_qjm.frontends.progress import View, view
-from ray_qjm.frontends.task import Run, Task
+from ray_qjm.frontends.task import Run, Task, stop
 from ray_qjm.options import RunOptions, whole
 from ray_qjm.planning.seeds import transpiler_seed
 from ray_qjm.planning.status import TaskStatus
@@ -111,7 +111,7 @@ def run(
         try:
             task.wait()
         except KeyboardInterrupt:
-            _stop(task)
+            stop(task)
             raise _interrupted(task) from None
     return task._outcome()
 
@@ -402,16 +402,6 @@ def _check_transpiling(choices: Sequence[Choice], options: RunOptions, seed: int
             raise InvalidInputError(
                 f"the options of TranspileOptions don't suit backend {choice.name} ({type(error).__name__}: {error})."
             ) from error
-
-
-def _stop(task: Task) -> None:
-    """Cancel after Ctrl-C; a second Ctrl-C doesn't wait for chunks that run."""
-    task.cancel()
-    try:
-        task.wait()
-    except KeyboardInterrupt:
-        task.cancel(force=True)
-        task.wait()
 
 
 def _interrupted(task: Task) -> TaskInterrupted:

@@ -241,7 +241,7 @@ class Desk:
         return not self._clients and not self._book.tickets and not self._orphans
 
     def state(self) -> dict[str, Any]:
-        """How many jobs are in which state, and what was spent: for people."""
+        """How many jobs are in which state, the quota, and what was spent: for people."""
         states: dict[str, int] = {}
         for ticket in list(self._book.tickets.values()):
             states[ticket.state] = states.get(ticket.state, 0) + 1
@@ -250,6 +250,9 @@ class Desk:
             "jobs": states,
             "pending": self._book.meter.pending,
             "max_pending": self.quota.max_pending,
+            "jobs_per_minute": self.quota.jobs_per_minute,
+            "budget": None if self.quota.budget is None else dict(vars(self.quota.budget)),
+            "backends": sorted(tuple(self._open)),
             "spent": {"jobs": used.jobs, "executions": used.executions, "qpu_seconds": used.qpu_seconds},
             **self.counts,
         }

@@ -100,6 +100,11 @@ def _check_accounts(choices: Iterable[Choice]) -> None:
             )
 
 
+def known_names() -> list[str]:
+    """Names that mean something on this machine; those of IBM's own backends aren't asked for."""
+    return ["aer", "basic", *_fakes()]
+
+
 def check_options(backend: Any, name: str, run_options: Mapping[str, Any], *, memory: bool) -> None:
     """Check that the backend lists all that its ``run`` will be told.
 
@@ -307,7 +312,7 @@ def _by_name(name: str, spec: BackendSpec) -> Choice:
     if name.startswith("fake_"):
         loaders.update({fake: partial(_imported, _FAKES, kind) for fake, kind in _fakes().items()})
     if name not in loaders:
-        known = ["aer", "basic", *_fakes()]
+        known = known_names()
         close = difflib.get_close_matches(name, known, n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownBackendError(

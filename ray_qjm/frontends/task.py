@@ -339,6 +339,16 @@ class Task:
         return self.status()._repr_html_()
 
 
+def stop(task: Task) -> None:
+    """Cancel a task after Ctrl-C, and wait until it has ended; a second Ctrl-C doesn't wait for chunks that run."""
+    task.cancel()
+    try:
+        task.wait()
+    except KeyboardInterrupt:
+        task.cancel(force=True)
+        task.wait()
+
+
 def _what_failed(result: TaskResult, failed: int) -> str:
     listed = result.failures.slice(0, 1).to_pylist()
     if not listed:  # a worker that was given up has written its rows after all

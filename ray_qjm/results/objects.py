@@ -343,7 +343,8 @@ def absolute(root: str | os.PathLike[str]) -> str:
         text.encode()
         scheme, separator, rest = text.partition("://")
         if not separator:
-            if text.partition(":/")[0] in _SCHEMES:
+            before, colon, _ = text.partition(":/")
+            if colon and before in _SCHEMES:
                 raise InvalidInputError(
                     f"store {text!r} looks like a URI, which has two slashes after the colon."
                 )
