@@ -122,6 +122,7 @@ def plan(source: tuple[str, ...], **given: Any) -> int:
                 "jobs": found.jobs,
                 "qpu_s": found.qpu_s,
                 "backends": [asdict(backend) for backend in found.backends],
+                "beyond": [asdict(limit) for limit in found.beyond],
                 "notes": list(found.notes),
             }
         )
