@@ -59,7 +59,7 @@ def _listens(address: str, called: str, within_s: float) -> None:
     began = time.monotonic()
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=within_s):
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=max(within_s, _AGAIN_S)):
                 return
         except (OSError, UnicodeError) as error:
             tried = time.monotonic() - began

@@ -67,7 +67,7 @@ def connect() -> bool:
                 _use_token()
             found = cluster_address()
             if found is not None:
-                reach(found, address)
+                reach(found, address or "the address that `ray start` left on this machine")
             own = signal.getsignal(signal.SIGTERM)
             _in_lasting_thread(partial(_start, _wish))
             _keep(own)
@@ -92,6 +92,8 @@ def cluster_address() -> str | None:
         return None
     try:
         return canonicalize_bootstrap_address(given)  # type: ignore[arg-type]
+    except ConnectionError:  # "auto", and there is none
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ConnectionError(

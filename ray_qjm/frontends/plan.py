@@ -83,7 +83,13 @@ class Plan:
         return table
 
     def _upright(self) -> Table:
-        table = Table(title=self._title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            min_width=len(self._title) + 2,
+        )
         facts = zip(*map(_cells, self.backends), strict=True)
         for (name, _), cells in zip(_COLUMNS, facts, strict=True):
             if not table.columns:

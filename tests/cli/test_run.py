@@ -91,9 +91,10 @@ def test_failed_circuits_have_a_code_and_a_reason(cli: Cli) -> None:
 
 
 def test_a_task_that_was_stopped_by_its_failures(cli: Cli) -> None:
-    found = cli("run circuits.py:broken --count 8 --max-failures 2 --max-chunk 1 --store s", code=Exit.ERROR)
-    assert "the task was stopped" in error(found) and "circuits done" in found.stdout
-    values = told(cli("run circuits.py:broken --count 8 --max-failures 2 --store t --json", code=Exit.ERROR))
+    line = "run circuits.py:hopeless --count 1000 --max-failures 4"
+    found = cli(f"{line} --store s", code=Exit.ERROR)
+    assert "the task was stopped" in error(found) and "0 of 1000 circuits done" in found.stdout
+    values = told(cli(f"{line} --store t --json", code=Exit.ERROR))
     assert values["state"] == "failed" and "the task was stopped" in values["error"]
 
 

@@ -58,6 +58,10 @@ def files(folder: Path) -> None:
         ),
         ("run circuits.py:binary --count 3 --store s --instance lab", "--instance is for ibm_... backends"),
         (
+            "run circuits.py:binary --count 3 --store s --placement actor",
+            "--placement is for factories, module:f",
+        ),
+        (
             "run circuits.py:binary --count 3 --store s --max-pending 3 --budget-jobs 2",
             "--max-pending, --budget-jobs: for jobs of services, and aer is simulated on workers",
         ),

@@ -95,6 +95,17 @@ def test_addresses_that_are_none_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("wished")
+def test_a_cluster_that_was_left_behind(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes are gone, and `ray stop` wasn't called: Ray goes on to join it."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda temp_dir: closed)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(session, "reach", partial(reach, try_s=0.0))
+    with pytest.raises(ConnectionError, match="the address that `ray start` left on this machine"):
+        session.connect()
+
+
+@pytest.mark.usefixtures("wished")
 def test_what_was_given_stands_in_the_message(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(session, "reach", partial(reach, try_s=0.0))

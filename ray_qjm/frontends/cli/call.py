@@ -136,6 +136,10 @@ def backends_of(options: Mapping[str, Any]) -> list[BackendSpec]:
     instance = options.get("instance")
     if instance is not None and not any(name.startswith("ibm_") for name in names):
         raise click.UsageError(f"--instance is for ibm_... backends, and --backend is {', '.join(names)}.")
+    if options.get("placement") is not None and not any(":" in name for name in names):
+        raise click.UsageError(
+            f"--placement is for factories, module:factory or FILE.py:factory, and --backend is {', '.join(names)}."
+        )
     specs = [_spec(name, options) for name in names]
     given = [name for name in (*_OF_JOBS, *_BUDGET) if options.get(name) is not None]
     if given:
@@ -152,7 +156,9 @@ def backends_of(options: Mapping[str, Any]) -> list[BackendSpec]:
 def _spec(name: str, options: Mapping[str, Any]) -> BackendSpec:
     limits = {field: options[field] for field in _LIMITS if options.get(field) is not None}
     quota = {field: options[field] for field in _QUOTA if options.get(field) is not None}
-    rest = {field: options[field] for field in ("placement", "account") if options.get(field) is not None}
+    rest = {"account": options["account"]} if options.get("account") is not None else {}
+    if options.get("placement") is not None and ":" in name:
+        rest["placement"] = options["placement"]
     found: Any = name
     if name.startswith("ibm_"):
         found = BackendSpec.ibm(name, instance=options.get("instance"))
