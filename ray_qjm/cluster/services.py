@@ -161,6 +161,7 @@ def make_lines(
     *,
     key: str,
     task_id: str,
+    task_name: str | None,
     options: RunOptions,
     earlier: EarlierJobs,
     tell: Callable[[Wants | Paced | Closed | Job | Spell | None], None],
@@ -173,6 +174,7 @@ def make_lines(
         reference: To it, in a list.
         key: Unique for this session of the task.
         task_id: Of the task.
+        task_name: What the user called it.
         options: Of the task.
         earlier: What earlier sessions have submitted.
         tell: As for ``ServiceLine``.
@@ -205,7 +207,7 @@ def make_lines(
                 shots_of=setup.shots_of,
             ),
             service.link,
-            ServiceTasks(key, reference, name, at, service.choice.spec.resources),
+            ServiceTasks(key, reference, name, at, service.choice.spec.resources, task_name),
             purse,
             lock,
             tell,

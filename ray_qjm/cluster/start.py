@@ -93,6 +93,7 @@ def start(
             reference,
             [(choice.name, choice.spec.resources) for choice in choices],
             only_here=only_here,
+            name=name,
         )
         heard: list[Callable[[Event | Job | Spell | None], None]] = []
         lines = make_lines(
@@ -101,6 +102,7 @@ def start(
             reference,
             key=key,
             task_id=task_id,
+            task_name=name,
             options=options,
             earlier=earlier,
             tell=lambda news: heard[0](news),
