@@ -94,6 +94,10 @@ class Launchers:
         for line in self._lines.values():
             line.close()
 
+    def left(self) -> Mapping[str, float]:
+        """What is left of the task's budget, of all that has a limit."""
+        return next((line.left() for line in self._lines.values()), {})
+
     def stand(self) -> dict[int, dict[str, Any]]:
         """Of each service, jobs pending and queued, position and ETA."""
         return {backend: line.stand() for backend, line in self._lines.items()}

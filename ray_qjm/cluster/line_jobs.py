@@ -32,6 +32,15 @@ class Piece:
     sheet: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """Seconds that a chunk or a job of a service has spent in some stages, and bytes of circuits: for metrics."""
+
+    backend: int
+    stages: Mapping[str, float]
+    size: int = 0
+
+
 @dataclass(slots=True)
 class Sent:
     """A job that was handed to the desk."""
@@ -39,6 +48,8 @@ class Sent:
     order: Order
     tag: str
     state: str = "queued"
+    #: When it was handed over, seconds since the epoch; ``None``: by an earlier session.
+    handed: float | None = None
     job: Job | None = None
     #: Its result: a reference, or why there is none.
     raw: Any = None
@@ -157,6 +168,25 @@ def open_row(backend: str, sent: Sent) -> Job:
         return row
     place = ", ".join(place_words(sent.position, sent.eta_s))
     return row._replace(reason=sent.trouble or place or None, ended=None, seconds=None)
+
+
+def stages_of(job: Job, handed: float | None) -> dict[str, float]:
+    """Seconds in each stage of a job that was done: waiting for a permit, in the service's queue, and running.
+
+    By the clocks of the driver, the desk and the service, which may differ by a little. Where the service doesn't tell
+    when it began, running includes its queue.
+    """
+    begun = job.submitted if job.started is None else job.started
+    spans = {
+        "permit": (handed, job.submitted),
+        "queue": (job.submitted, job.started),
+        "run": (begun, job.ended),
+    }
+    return {
+        stage: max(0.0, end - start)
+        for stage, (start, end) in spans.items()
+        if start is not None and end is not None
+    }
 
 
 def overlap(order: Order, chunk: Chunk) -> bool:

@@ -37,12 +37,14 @@ class Prepared:
         total_bytes: Of all circuits as they lie in Ray's object store.
         started: When it began, seconds since the epoch.
         seconds: How long it took.
+        stages: See ``Outcome``.
     """
 
     sizes: Mapping[int, int]
     total_bytes: int
     started: float
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class ServiceWorker:
             SourceError: The source gives nothing on this worker.
         """
         started, begun = time.time(), time.perf_counter()
-        self._builder.marks.clear()
+        self._builder.begin()
         rows: list[Row] = []
         items: list[Any] = []
         sizes: dict[int, int] = {}
@@ -147,7 +149,10 @@ class ServiceWorker:
             items.append(circuit)
             sizes[ready.index] = packed_bytes(circuit, squeezed=self._facts.squeezed) if self._weighing else 0
         data = encode(items)
-        prepared = Prepared(sizes, len(data), started, time.perf_counter() - begun)
+        seconds, spent = time.perf_counter() - begun, self._builder.spent
+        prepared = Prepared(
+            sizes, len(data), started, seconds, {**spent, "encode": seconds - sum(spent.values())}
+        )
         columns = dict(self._builder.columns(chunk, payload))
         return prepared, data, Sheet(chunk, rows, columns, dict(self._builder.marks), prepared)
 
@@ -191,6 +196,7 @@ class ServiceWorker:
         return outcomes, {circuit: found for circuit, found in mine.items() if circuit not in over}
 
     def _outcome(self, whole: Whole, sheet: Sheet, answers: Answers, jobs: Mapping[str, Job]) -> Outcome:
+        begun = time.perf_counter()
         lacks = _by_circuit(whole.lacks)
         returned: list[Returned] = []
         rows: list[Row] = []
@@ -223,9 +229,12 @@ class ServiceWorker:
         )
         named = [_with_names(batch, names) for batch in batches]
         if self._writer is None:
-            return replace(outcome, data=write_batches(named))
+            data, packed = write_batches(named), time.perf_counter()
+            return replace(outcome, data=data, size=len(data), stages={"pack": packed - begun})
         used = [jobs[job] for job in dict.fromkeys(job for ids in names.values() for job in ids)]
-        return self._writer.write_named(named, used, sheet.marks, outcome)
+        packed = time.perf_counter()
+        outcome = self._writer.write_named(named, used, sheet.marks, outcome)
+        return replace(outcome, stages={"pack": packed - begun, "write": time.perf_counter() - packed})
 
     def _pack(self, rows: list[Row], sheet: Sheet) -> list[pa.RecordBatch]:
         try:
