@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster-demo test test-providers lint types format constraints clean
+.PHONY: help demo cluster-demo test test-providers lint types docs format constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,6 +40,7 @@ help:
 	@echo "make test-providers  circuits on backends of other packages, in an environment of their own"
 	@echo "make lint            ruff: rules and format"
 	@echo "make types           mypy, strict"
+	@echo "make docs            build the documentation into site/"
 	@echo "make format          let ruff mend what it can"
 	@echo "make constraints     pin today's releases for every supported Python"
 	@echo "make clean           remove .venv, caches and builds"
@@ -73,6 +74,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Material tells at every build of a MkDocs 2 that pyproject.toml excludes.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --clean
+
 # Tests that start processes and Ray have the machine to themselves; the others share it, a file a process.
 WITH_RAY := tests/ray tests/faults
 
@@ -92,5 +98,5 @@ constraints:
 	sh scripts/constraints.sh
 
 clean:
-	rm -rf $(VENV) $(PROVIDERS_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PROVIDERS_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
