@@ -12,7 +12,7 @@ from moto import mock_aws
 from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ray.autoscaler.tags import TAG_RAY_NODE_KIND
+from ray.autoscaler.tags import TAG_RAY_LAUNCH_CONFIG, TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 
 from tests.deploy.recipes import GIB, PROCESS, ROOT, constraints, launcher
 
@@ -24,15 +24,15 @@ def config() -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What Ray makes of it in an account where nothing was made before."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray makes a key pair, and keeps it in ~/.ssh
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # until AWS knows its own roles everywhere
-    with mock_aws():
-        config["head_node"] = {}
+    config = {**prepare_config(launcher()), "head_node": {}}
+    with pytest.MonkeyPatch.context() as patch, mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray makes a key pair, and keeps it in ~/.ssh
+        patch.setattr("time.sleep", lambda seconds: None)  # until AWS knows its own roles everywhere
         yield bootstrap_aws(AWSNodeProvider.fillout_available_node_types_resources(config))
 
 
@@ -100,7 +100,8 @@ def test_aws_takes_it(aws: dict[str, Any]) -> None:
     """Every kind of machine is started: a field or a type that AWS doesn't know is refused."""
     provider = AWSNodeProvider(aws["provider"], aws["cluster_name"])
     for name, kind in aws["available_node_types"].items():
-        provider.create_node(kind["node_config"], {TAG_RAY_NODE_KIND: name}, 1)
+        tags = dict.fromkeys((TAG_RAY_LAUNCH_CONFIG, TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE), name)
+        provider.create_node(kind["node_config"], tags, 1)
     assert len(provider.non_terminated_nodes({})) == 3
     for group in aws["available_node_types"].values():
         assert group["node_config"]["SecurityGroupIds"]
