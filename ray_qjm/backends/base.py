@@ -91,7 +91,12 @@ class Facts:
 
 @runtime_checkable
 class Adapter(Protocol):
-    """See the module's docstring."""
+    """One backend of a service, in the process of its desk.
+
+    Methods may block for as long as a network call takes, and are called from several threads at once. None of
+    them retries. Two more are called where they are there: ``rest()`` when no task uses the backend for now, and
+    ``close()`` when the desk ends.
+    """
 
     def facts(self) -> Facts:
         """What others have to know of the backend."""
@@ -106,7 +111,13 @@ class Adapter(Protocol):
         """How jobs are, in as few requests as there can be; those that the service doesn't know may be left out."""
 
     def fetch(self, job_id: str) -> Any:
-        """The result of a job that is done, picklable, for ``decode`` of the adapter's module."""
+        """The result of a job that is done, picklable: an ``Answer`` a circuit, in the order of the submission.
+
+        With ``Facts.samples`` it is what ``sampler.bits_of`` makes of a ``PrimitiveResult``.
+
+        Raises:
+            JobGoneError: It can't be had any more; after any other error it is asked for again.
+        """
 
     def forget(self, job_id: str) -> None:
         """Nothing more is wanted of a job: its result is stored, or it has none."""
