@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-providers lint types docs format constraints clean
+.PHONY: help demo cluster-demo test test-providers lint types docs format constraints clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,6 +35,7 @@ PROVIDERS := tests/providers/requirements.txt
 
 help:
 	@echo "make demo            run a few thousand circuits on Aer, with a live bar and a report"
+	@echo "make cluster-demo    20,000 circuits on a head and two nodes, processes of this machine; one is killed on the way"
 	@echo "make test            lint, types, then all tests and doctests"
 	@echo "make test-providers  circuits on backends of other packages, in an environment of their own"
 	@echo "make lint            ruff: rules and format"
@@ -62,6 +63,9 @@ $(PROVIDERS_STAMP): pyproject.toml $(CONSTRAINTS) $(PROVIDERS)
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
+
+cluster-demo: $(STAMP)
+	$(BIN)/python -m examples.cluster_demo
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

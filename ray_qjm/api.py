@@ -27,10 +27,11 @@ from ray_qjm.cluster.start import start
 from ray_qjm.errors import InvalidInputError, RayQjmError, TaskInterrupted
 from ray_qjm.frontends.plan import Plan
 from ray_qjm.frontends.progress import View, view
-from ray_qjm.frontends.task import Run, Task
+from ray_qjm.frontends.task import Run, Task, stop
 from ray_qjm.options import RunOptions, whole
 from ray_qjm.planning.seeds import transpiler_seed
 from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.labels import labels
 from ray_qjm.results.schema import schema
 from ray_qjm.results.task_result import TaskResult
 from ray_qjm.results.watch import StoredTask
@@ -73,7 +74,8 @@ def run(
             fresh entropy, recorded in the table's metadata.
         memory: Keep every shot (columns ``memory`` and ``memory_wide``).
         name: What people call this task.
-        tags: Further words of theirs, recorded in the table's metadata.
+        tags: Further words of theirs. Name and tags are no part of what the task is: they stand in the table's
+            metadata and in the store, and ``Task.relabel`` changes them.
         store: A directory, or a URI such as ``s3://bucket/prefix``, that keeps the rows as they come. The same
             call with the same store goes on where the last one ended, however it ended. ``None`` keeps rows
             in memory.
@@ -109,7 +111,7 @@ def run(
         try:
             task.wait()
         except KeyboardInterrupt:
-            _stop(task)
+            stop(task)
             raise _interrupted(task) from None
     return task._outcome()
 
@@ -171,7 +173,14 @@ def attach(store: str | os.PathLike[str]) -> Task:
         StoreError: It can't be read.
     """
     task = StoredTask(store)
-    return Task(task, info=task.info, circuits=None, raise_failures=False, complaint=lambda: None)
+    return Task(
+        task,
+        info=task.info,
+        store=task.objects.place,
+        circuits=None,
+        raise_failures=False,
+        complaint=lambda: None,
+    )
 
 
 def plan(
@@ -242,6 +251,7 @@ class _Call:
     setup: TaskSetup
     options: RunOptions
     info: dict[str, str]
+    labels: dict[str, str]
     seed: int | None
 
 
@@ -262,7 +272,7 @@ def _check(
         raise InvalidInputError(f"options is a {type(options).__name__}. Give RunOptions(...).")
     if not isinstance(memory, (bool, np.bool_)):
         raise InvalidInputError(f"memory is {memory!r}. Give True or False.")
-    info = _labels(name, tags)
+    given = labels(name, tags or None)
     seed = None if seed is None else whole("seed", seed, least=0)
     choices = choose(backends, memory=bool(memory))
     _check_transpiling(choices, options, 0 if seed is None else seed)
@@ -281,7 +291,7 @@ def _check(
         column_types=dict(source.column_types),
     )
     pack_setup(setup)  # what can't be pickled is refused before a store is taken
-    return _Call(source, choices, setup, options, info, seed)
+    return _Call(source, choices, setup, options, _facts(), given, seed)
 
 
 def _submit(call: _Call, name: str | None, durable: Durable, shown: View) -> Task:
@@ -290,9 +300,8 @@ def _submit(call: _Call, name: str | None, durable: Durable, shown: View) -> Tas
     try:
         check_budget(options, setup.shots, services)
         setup = with_shadows(setup, services)
-        resumed = open_store(durable, source, setup, seed=call.seed, info=info)
-        if resumed is not None:
-            info = {**resumed.task.info, **info}
+        resumed = open_store(durable, source, setup, seed=call.seed, info=info, labels=call.labels)
+        info = {**info, **call.labels} if resumed is None else dict(resumed.info)
         found: Run | None = _whole(resumed, source)
         if found is None:
             found = start(
@@ -319,6 +328,7 @@ def _submit(call: _Call, name: str | None, durable: Durable, shown: View) -> Tas
     return Task(
         found,
         info=info,
+        store=None if resumed is None else resumed.opened.objects.place,
         circuits=source.circuits if isinstance(source, DriverSource) else None,
         raise_failures=options.on_failure == "raise",
         complaint=shown.complaint,
@@ -363,20 +373,9 @@ def _shots(shots: Any, count: int | None) -> int | NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _labels(name: str | None, tags: Sequence[str]) -> dict[str, str]:
-    if name is not None and not isinstance(name, str):
-        raise InvalidInputError(f"name is a {type(name).__name__}. Give a text.")
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
-        raise InvalidInputError(f"tags is {tags!r}. Give several texts, such as ['calibration'].")
-    for text in (name or "", *tags):
-        if text.encode("utf-8", "replace").decode() != text:
-            raise InvalidInputError(f"name or tag {text!r} has a lone surrogate, which no file can hold.")
-    info = {
-        "tags": json.dumps(list(tags)),
-        "python": platform.python_version(),
-        "versions": json.dumps(_versions()),
-    }
-    return info if name is None else {"name": name, **info}
+def _facts() -> dict[str, str]:
+    """What stands in the metadata of every result."""
+    return {"tags": "[]", "python": platform.python_version(), "versions": json.dumps(_versions())}
 
 
 def _versions() -> dict[str, str]:
@@ -403,16 +402,6 @@ def _check_transpiling(choices: Sequence[Choice], options: RunOptions, seed: int
             raise InvalidInputError(
                 f"the options of TranspileOptions don't suit backend {choice.name} ({type(error).__name__}: {error})."
             ) from error
-
-
-def _stop(task: Task) -> None:
-    """Cancel after Ctrl-C; a second Ctrl-C doesn't wait for chunks that run."""
-    task.cancel()
-    try:
-        task.wait()
-    except KeyboardInterrupt:
-        task.cancel(force=True)
-        task.wait()
 
 
 def _interrupted(task: Task) -> TaskInterrupted:

@@ -144,6 +144,14 @@ class AmbiguousCircuitError(RayQjmError, LookupError):
         super().__init__(f"{what} stands for {len(self.circuits)} circuits ({shown}); ask by row number.")
 
 
+class UnknownCircuitError(InvalidInputError, LookupError):
+    """No row answers to this name or circuit."""
+
+
+class UnknownRunError(InvalidInputError, LookupError):
+    """A job manager knows no such run, or several that are called so; the message says where it looked."""
+
+
 # The store.
 
 

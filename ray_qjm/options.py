@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -285,7 +286,9 @@ class BackendSpec:
         weight: Share of the work that this backend takes while others have room too.
         resources: What one Ray task of this backend reserves.
         run_options: Further options of the backend's ``run`` (``{"method": "statevector"}``); an option
-            that the backend doesn't list in its ``options`` is an error.
+            that the backend doesn't list in its ``options`` is an error. Of a sampler: further arguments of its
+            ``run``, and ``"mixed_shots"``: whether one job may hold circuits with different numbers of shots, where
+            the sampler isn't one of those that are known to refuse this.
         transpile: In place of the task's ``RunOptions.transpile``.
     """
 
@@ -333,6 +336,25 @@ class BackendSpec:
                 f"run_options may not hold {sorted(ours)}: shots, memory and seed are arguments of run()."
             )
         object.__setattr__(self, "run_options", dict(self.run_options))
+
+    def __repr__(self) -> str:
+        """What was said, but for what may hold a token: backends and factories are named, options too.
+
+        >>> BackendSpec(partial(print, "a token"), run_options={"key": "a token"}, weight=3.0)
+        BackendSpec(print, weight=3.0, run_options={'key': ...})
+        """
+        given = self.backend_or_factory
+        while isinstance(given, partial):
+            given = given.func
+        name = getattr(given, "__name__", type(given).__name__)
+        told = [repr(given) if isinstance(given, str | IbmBackend) else str(name)]
+        options = ", ".join(f"{key!r}: ..." for key in self.run_options)
+        for one in fields(self)[1:]:
+            value = getattr(self, one.name)
+            standard = one.default_factory() if one.default_factory is not MISSING else one.default
+            if value != standard:
+                told.append(f"{one.name}={f'{{{options}}}' if one.name == 'run_options' else repr(value)}")
+        return f"BackendSpec({', '.join(told)})"
 
     @classmethod
     def ibm(

@@ -22,8 +22,8 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def check_store(store: Path, count: int) -> None:
-    """Every circuit stands in just one file, every file counts, and no other file is there."""
+def check_store(store: Path, count: int, beside: Sequence[str] = ()) -> None:
+    """Every circuit stands in just one file, every file counts, and no other file is there but some."""
     result = TaskResult.open(store)
     files = result.files()
     circuits = [c for file in files for c in pq.read_table(file, columns=["circuit"]).column(0).to_pylist()]
@@ -33,4 +33,5 @@ def check_store(store: Path, count: int) -> None:
     named = {str(Path(file).relative_to(store)) for file in files}
     epochs = sorted(int(Path(name).stem) for name in found if name.startswith("epochs/"))
     records = {f"{folder}/{epoch}.json" for folder in ("epochs", "ends") for epoch in epochs}
-    assert found - named - records - {"shots.npy"} == {"task.json", f"jobs/{epochs[-1]}.parquet"}
+    expected = {"task.json", f"jobs/{epochs[-1]}.parquet", *beside}
+    assert found - named - records - {"shots.npy"} == expected

@@ -60,6 +60,7 @@ ROOMS = {
         beside=names("api"),
     ),
     "__init__": Room(6),
+    "__main__": Room(6),
 }
 
 # planning/ decides: time and randomness come in as values, and nothing is read or written.

@@ -45,7 +45,7 @@ class Answer:
         counts: Hexadecimal outcome to number of shots; bit i is clbit i. ``None``: it has none.
         memory: Outcomes in shot order, if they were asked for.
         seed: Seed of the simulator, if the backend tells one.
-        error: Why there are no counts.
+        error: Why there are no counts; beside counts: why there are no single shots.
         bits: How many bits its outcomes were written with; ``None``: they were numbers.
     """
 

@@ -23,7 +23,7 @@ from ray_qjm.backends.desk_clients import Clients
 from ray_qjm.backends.desk_ledger import SPENT, Ledger
 from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.backends.journals import Journal, Writer
-from ray_qjm.errors import JobAbsentError, StoreUnavailableError
+from ray_qjm.errors import BackendResultError, JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.book import NOBODY, Book
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
@@ -81,6 +81,7 @@ class Desk:
         clock: Seconds that go on evenly.
         client_s: See ``CLIENT_S``.
         look_around_s: See ``LOOK_AROUND_S``.
+        watch: Is told ``state`` so often, in the desk's thread.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class Desk:
         clock: Callable[[], float] = time.monotonic,
         client_s: float = CLIENT_S,
         look_around_s: float = LOOK_AROUND_S,
+        watch: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
+        self._watch = watch
         self._client_s = client_s
         self._look_around_s = look_around_s
         #: Another after each start: numbers of events begin anew then.
@@ -195,7 +198,10 @@ class Desk:
                 answers.put(adapter.fetch(job_id))
             except BaseException as error:
                 reason = f"{type(error).__name__}: {words(error)}"
-                answers.put(FetchFailed(reason, isinstance(error, JobGoneError)))
+                unreadable = isinstance(error, AttributeError | BackendResultError | TypeError)
+                if unreadable:  # it is there, and is what it is
+                    reason += "; asking again gives the same"
+                answers.put(FetchFailed(reason, unreadable or isinstance(error, JobGoneError)))
 
         # A client that hangs is left alone, as in ``Calls``.
         threading.Thread(target=call, name="ray_qjm fetch", daemon=True).start()
@@ -238,16 +244,24 @@ class Desk:
         return not self._clients and not self._book.tickets and not self._orphans
 
     def state(self) -> dict[str, Any]:
-        """How many jobs are in which state, and what was spent: for people."""
+        """How many jobs are in which state, the quota, what was spent and is left, and a ``Tally``: for people."""
         states: dict[str, int] = {}
+        waiting = dict.fromkeys(self._open.copy(), 0)
         for ticket in list(self._book.tickets.values()):
             states[ticket.state] = states.get(ticket.state, 0) + 1
+            waiting[ticket.counter] = waiting.get(ticket.counter, 0) + (ticket.state == "queued")
         used = self._book.purse.used
         return {
             "jobs": states,
             "pending": self._book.meter.pending,
             "max_pending": self.quota.max_pending,
+            "jobs_per_minute": self.quota.jobs_per_minute,
+            "budget": None if self.quota.budget is None else dict(vars(self.quota.budget)),
+            "backends": sorted(tuple(self._open)),
+            "waiting": waiting,
             "spent": {"jobs": used.jobs, "executions": used.executions, "qpu_seconds": used.qpu_seconds},
+            "left": self._book.purse.left().limited(),
+            **self._book.tally.plain(),
             **self.counts,
         }
 
@@ -329,7 +343,7 @@ class Desk:
                 request = replace(request, make=had.make)
             self._requests[request.tag] = request
             self._ledger.know(request.tag, request.note)
-            self._orphans.pop(request.tag, None)
+            orphan = self._orphans.pop(request.tag, None)
             if known is not None:
                 self._book.hand_over(request.tag, client)
                 known.resend = request.make is not None
@@ -351,7 +365,7 @@ class Desk:
                 ticket.verdict = None if over["verdict"] is None else Verdict(*over["verdict"])
                 ticket.facts["usage_s"] = over["usage_s"]
                 self._book.recall(ticket)
-            elif known is None and (request.make is None or request.job_id is not None):
+            elif known is None and (request.make is None or request.job_id is not None or orphan is not None):
                 self._book.restore(ticket, self._clock())
                 ticket.resend = request.make is not None
                 self._ledger.write(ticket)
@@ -419,6 +433,8 @@ class Desk:
         for tag in [tag for tag, kept in self._kept.items() if kept.until <= now]:
             self._forget_at_adapter(self._kept.pop(tag).ticket)
         self._look_after_orphans(now)
+        if self._watch is not None:
+            self._watch(self.state())
 
     def _look_after_orphans(self, now: float) -> None:
         """Jobs of earlier processes whose backend nobody has opened since."""
@@ -507,6 +523,7 @@ class Desk:
             if not self._fence.holds() or self._clock() >= late_at:
                 return None
             self.counts["sent"] += 1
+            self._queue.put(lambda: self._count(ticket.counter, again=sends > 1))
             return adapter.submit(job)
 
         def done(answer: str | Verdict | None) -> None:
@@ -526,6 +543,10 @@ class Desk:
             self._book.rejected(tag, verdict, self._clock(), sends=sends)
 
         self._calls.start(call, within_s=ticket.retry.call_s, done=done, failed=failed)
+
+    def _count(self, counter: str, *, again: bool) -> None:
+        self._book.tally.submitted[counter] += 1
+        self._book.tally.retried[counter] += again
 
     def _look(self, tag: str) -> None:
         ticket = self._book.tickets[tag]

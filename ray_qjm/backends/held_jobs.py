@@ -30,6 +30,10 @@ _WORDS: dict[str, str] = {
 _STATES: dict[str, str] = {name: state for state, names in _WORDS.items() for name in names.split()}
 
 
+class NoJobError(Exception):
+    """A client's ``run`` returned something else than a job: nobody knows whether one runs."""
+
+
 class HeldJobs:
     """Jobs by ids that are unique here, whatever their backend calls them.
 
@@ -48,7 +52,14 @@ class HeldJobs:
         self._lock = threading.Lock()
 
     def add(self, job: Any) -> str:
-        """Keep a job and return its id."""
+        """Keep a job and return its id.
+
+        Raises:
+            NoJobError: It is none.
+        """
+        if not callable(getattr(job, "result", None)):
+            what = "None" if job is None else f"a {type(job).__name__}"
+            raise NoJobError(f"run() of {self._name} returned {what} in place of a job")
         try:
             own = str(job.job_id() or secrets.token_hex(8))
         except Exception:  # it was accepted all the same, and is held here
@@ -118,6 +129,13 @@ class HeldJobs:
             raise silent
         # No news of the others: a job is where it was, and isn't missing.
         return {job_id: found.get(job_id, Seen("submitted")) for job_id in job_ids}
+
+
+def judge_submission(error: BaseException) -> Verdict:
+    """What an error of ``run`` means; what isn't known may be a broken circuit's fault: the job is halved."""
+    if isinstance(error, NoJobError):
+        return Verdict("unknown", JobLostError.__name__, words(error))
+    return judge(error, "split job")
 
 
 def state_of(status: Any) -> str | None:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray_qjm.backends import ibm_jobs
-from ray_qjm.backends.base import Facts, Submission
+from ray_qjm.backends.base import Answer, Facts, Submission
 from ray_qjm.backends.codes import causes, http_status, judge, words
 from ray_qjm.backends.ibm_mode import JobMode, is_closed
 from ray_qjm.backends.ibm_place import IbmPlace
 from ray_qjm.backends.ibm_session import OVERHEARD, NotSentError, connect
+from ray_qjm.backends.pub_bits import PubBits, bits_of
+from ray_qjm.backends.readings import Readings
 from ray_qjm.backends.run_api import stages_of
-from ray_qjm.backends.sampler import PubBits, bits_of, pubs
+from ray_qjm.backends.sampler import pubs
 from ray_qjm.errors import BackendResultError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
@@ -76,6 +78,7 @@ class IbmAdapter:
         self._to = connect(place, dict(run_options or {}))
         self._mode = JobMode(place, self._to)
         self._circuits: dict[str, int] = {}
+        self._readings = Readings()
         self._queue_asked: dict[str, float] = {}
 
     def facts(self) -> Facts:
@@ -154,11 +157,23 @@ class IbmAdapter:
                     self._circuits.pop(job_id, None)
         return found
 
-    def fetch(self, job_id: str) -> list[PubBits]:
-        """See ``Adapter``: the bits of each circuit, in the order of the submission.
+    def fetch(self, job_id: str) -> list[PubBits | Answer]:
+        """See ``Adapter``: the bits of each circuit, in the order of the submission, or why it has none.
 
         Raises:
-            BackendResultError: The job has no result, half of one, or none that can be read.
+            BackendResultError: The job has no result, half of one, or none that can be read, however often it is asked
+                for; before that an ``UnreadResultError``.
+            Exception: Of the client or the network; it doesn't quote the API key.
+        """
+        with self._to.cleaning(), self._readings.of(job_id):
+            return self._whole(job_id)
+
+    def _whole(self, job_id: str) -> list[PubBits | Answer]:
+        """A job's result.
+
+        Raises:
+            BackendResultError: It isn't all there, or can't be read.
+            Exception: Of the client or the network.
         """
         where = f"the result of job {job_id} of {self._place.backend}"
         with OVERHEARD:
@@ -181,6 +196,7 @@ class IbmAdapter:
     def forget(self, job_id: str) -> None:
         """See ``Adapter``."""
         self._circuits.pop(job_id, None)
+        self._readings.forget(job_id)
 
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``."""
@@ -257,7 +273,7 @@ class IbmAdapter:
         try:
             found = self._to.client.job_metadata(job_id)
         except Exception as error:  # they are worth having, not worth failing for
-            _log.debug("no metrics of job %s: %s", job_id, error)
+            _log.debug("no metrics of job %s: %s", job_id, self._to.clean(str(error)))
             return None
         return found if isinstance(found, Mapping) else None
 

@@ -6,14 +6,15 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from ray_qjm.backends.codes import causes, words
 from ray_qjm.backends.ibm_place import IbmPlace, key_hash, local_accounts
-from ray_qjm.backends.overheard import Overheard
+from ray_qjm.backends.overheard import Overheard, struck
 from ray_qjm.errors import BackendLoadError, RayQjmError
 
 #: Seconds to connect, and for a silence in the middle of a reply. A GET is tried up to six times.
@@ -102,7 +103,25 @@ class Connection:
 
     def clean(self, text: str) -> str:
         """A text without the API key."""
-        return text.replace(self.secret, "<API key>") if self.secret else text
+        return struck(text, self.secret)
+
+    @contextmanager
+    def cleaning(self) -> Iterator[None]:
+        """Around calls whose errors others will read: one that quotes the API key is replaced by one that doesn't.
+
+        Raises:
+            Exception: Whatever is raised inside; where it quotes the key, another one of an equal name.
+        """
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            if self.clean(text) == text:
+                raise
+            name, kind = type(error).__name__, type(error)
+            stand_in = kind if isinstance(error, RayQjmError) else type(name, (Exception,), {})
+            # Not ``from error``: a traceback would show what was struck out here.
+            raise stand_in(self.clean(text)) from None
 
 
 def connect(place: IbmPlace, sampler_options: Mapping[str, Any]) -> Connection:
@@ -119,6 +138,7 @@ def connect(place: IbmPlace, sampler_options: Mapping[str, Any]) -> Connection:
     try:
         name, account = _account(place)
         secret = str(account.get("token") or "")
+        OVERHEARD.keep_out(secret)
         return _in_time(lambda: _connect(place, name, account, secret, sampler_options))
     except RayQjmError:
         raise
@@ -128,8 +148,7 @@ def connect(place: IbmPlace, sampler_options: Mapping[str, Any]) -> Connection:
         ) from error
     except Exception as error:
         told = "; ".join(dict.fromkeys(f"{type(cause).__name__}: {words(cause)}" for cause in causes(error)))
-        if secret:
-            told = told.replace(secret, "<API key>")
+        told = struck(told, secret)
         # Not ``from error``: a traceback would show what was struck out here.
         raise BackendLoadError(f"can't connect to {place.backend} at IBM Quantum Platform: {told}") from None
 

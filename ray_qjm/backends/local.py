@@ -154,7 +154,8 @@ class LocalBackend:
             name=circuit.name,
             metadata=circuit.metadata,
         )
-        return counted(row, read_answer(answer, self.name, memory=self._memory), seed=seed)
+        answer = read_answer(answer, self.name, memory=self._memory)
+        return counted(row, answer, seed=seed, memory=self._memory)
 
 
 def failed_row(

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, TextIO
+from urllib.parse import quote
+
+#: A message may have been cut in the middle of a secret: so many characters of one are struck out as well.
+CUT = 6
+_BEARER = re.compile(r"(?i)(bearer\s+)[\w.~+/-]{8,}=*")
 
 _log = logging.getLogger(__name__)
+
+
+def struck(text: str, secret: str) -> str:
+    """A text in which a secret isn't to be read, nor what stands for it in a request.
+
+    >>> struck("key 'abcdefgh' isn't known: abcdef...", "abcdefgh")
+    "key '<API key>' isn't known: <API key>..."
+    """
+    for form in {secret, quote(secret, safe="")} - {""}:
+        text = text.replace(form, "<API key>")
+        if text.endswith("..."):
+            cut = next((n for n in range(len(form) - 1, CUT - 1, -1) if text.endswith(f"{form[:n]}...")), 0)
+            text = f"{text[: -3 - cut]}<API key>..." if cut else text
+    return _BEARER.sub(r"\1<token>", text)
 
 
 class Overheard:
@@ -31,6 +51,11 @@ class Overheard:
         self._inside = 0
         self._caught: Any = None
         self._before: Any = None
+        self._secrets: set[str] = set()
+
+    def keep_out(self, secret: str) -> None:
+        """Strike a secret out of whatever is logged from now on."""
+        self._secrets.add(secret)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -66,4 +91,7 @@ class Overheard:
             self._before(message, category, filename, lineno, file, line)
             return
         quiet = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
-        _log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s", category.__name__, message)
+        text = str(message)
+        for secret in list(self._secrets):
+            text = struck(text, secret)
+        _log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s", category.__name__, text)

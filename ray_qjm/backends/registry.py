@@ -20,7 +20,7 @@ from ray_qjm.backends.base import Adapter, Facts
 from ray_qjm.backends.ibm import ConnectIbm
 from ray_qjm.backends.ibm_place import IbmPlace, fits
 from ray_qjm.backends.run_api import RunAdapter
-from ray_qjm.backends.sampler import SamplerAdapter
+from ray_qjm.backends.sampler import SamplerAdapter, check_sampler_options
 from ray_qjm.backends.shadow import Shadow
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
 from ray_qjm.options import BackendSpec, IbmBackend, Limits, Quota
@@ -43,8 +43,8 @@ class Choice:
 
     name: str
     spec: BackendSpec
-    load: Callable[[], Any]
-    backend: Any = None
+    load: Callable[[], Any] = field(repr=False)  # it may hold a token
+    backend: Any = field(default=None, repr=False)
     account: str | None = None
 
 
@@ -71,6 +71,8 @@ def choose(backends: Any, *, memory: bool = False) -> list[Choice]:
         choice = _choose(item if isinstance(item, BackendSpec) else BackendSpec(item))
         if isinstance(choice.backend, BackendV2):
             check_options(choice.backend, choice.name, choice.spec.run_options, memory=memory)
+        elif isinstance(choice.backend, BaseSamplerV2):
+            check_sampler_options(choice.backend, choice.name, choice.spec.run_options)
         uses = taken[choice.name] = taken.get(choice.name, 0) + 1
         name = choice.name if uses == 1 else f"{choice.name}#{uses}"
         choices.append(replace(choice, name=name))
@@ -96,6 +98,11 @@ def _check_accounts(choices: Iterable[Choice]) -> None:
                 f"backends {other.name} and {choice.name} share account {choice.account!r}, and have the quotas "
                 f"{other.spec.quota} and {choice.spec.quota}. Give one quota to both, or different accounts."
             )
+
+
+def known_names() -> list[str]:
+    """Names that mean something on this machine; those of IBM's own backends aren't asked for."""
+    return ["aer", "basic", *_fakes()]
 
 
 def check_options(backend: Any, name: str, run_options: Mapping[str, Any], *, memory: bool) -> None:
@@ -163,15 +170,20 @@ class MakeAdapter:
         """Connect.
 
         Raises:
-            InvalidInputError: It is nothing that jobs could be submitted to.
+            InvalidInputError: It is nothing that jobs could be submitted to, or doesn't know a run option.
         """
         made = self.load()
         if isinstance(made, BackendV2):
             check_options(made, self.name, self.run_options, memory=False)
             return RunAdapter(made, self.run_options, seeds_apart=is_simulator(made))
         if isinstance(made, BaseSamplerV2):
-            return SamplerAdapter(made, self.name)
+            return SamplerAdapter(made, self.name, self.run_options)
         if isinstance(made, Adapter):
+            if self.run_options and not isinstance(self.load, ConnectIbm):
+                raise InvalidInputError(
+                    f"run_options of {self.name} has {', '.join(map(repr, sorted(self.run_options)))}, and its factory "
+                    f"makes a {type(made).__name__}, which takes none. Give them to the factory."
+                )
             return made
         raise InvalidInputError(
             f"factory {self.name} made a {type(made).__name__}; it should make a BackendV2 or a BaseSamplerV2."
@@ -300,7 +312,7 @@ def _by_name(name: str, spec: BackendSpec) -> Choice:
     if name.startswith("fake_"):
         loaders.update({fake: partial(_imported, _FAKES, kind) for fake, kind in _fakes().items()})
     if name not in loaders:
-        known = ["aer", "basic", *_fakes()]
+        known = known_names()
         close = difflib.get_close_matches(name, known, n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownBackendError(

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray_qjm.backends.answers import read_answer, seed_option
-from ray_qjm.backends.base import Answer, Facts, Submission
+from ray_qjm.backends.base import Answer, Facts, JobGoneError, Submission
 from ray_qjm.backends.codes import judge, words
-from ray_qjm.backends.held_jobs import HeldJobs
+from ray_qjm.backends.headers import placed
+from ray_qjm.backends.held_jobs import HeldJobs, judge_submission
+from ray_qjm.backends.readings import Readings
 from ray_qjm.errors import BackendResultError, JobFailedError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
-from ray_qjm.planning.verdicts import TRANSIENT, Verdict
+from ray_qjm.planning.verdicts import Verdict
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What is remembered of a job that this process has submitted.
+
+    Attributes:
+        names: Of its circuits.
+        memory: Whether it was asked for single shots.
+    """
+
+    names: Sequence[str]
+    memory: bool
+
+
+class _SaidFailedError(BackendResultError):
+    """The result itself says that its job has failed, and holds nothing."""
 
 
 class RunAdapter:
@@ -38,7 +58,8 @@ class RunAdapter:
         recall = getattr(backend, "retrieve_job", None)
         self._recall = recall if callable(recall) else None
         self._jobs = HeldJobs(self._name, self._recall)
-        self._sizes: dict[str, int] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._readings = Readings()
         #: Results of jobs that were seen to be done, until they are forgotten.
         self._answers: dict[str, list[Answer]] = {}
 
@@ -62,7 +83,7 @@ class RunAdapter:
         if self._seed is not None and job.seed is not None and (self._seeds_apart or len(job.circuits) == 1):
             options[self._seed] = job.seed
         job_id = self._jobs.add(self._backend.run(list(job.circuits), **options))
-        self._sizes[job_id] = len(job.circuits)
+        self._sent[job_id] = _Sent([str(circuit.name) for circuit in job.circuits], job.memory)
         return job_id
 
     def find(self, tag: str) -> list[str] | None:
@@ -81,17 +102,22 @@ class RunAdapter:
         """See ``Adapter``: an answer a circuit, in the order of the submission.
 
         Raises:
-            BackendResultError: There are more or fewer than circuits were submitted.
+            BackendResultError: There are more or fewer than circuits were submitted, or it can't be read for another
+                reason, however often it is asked for; before that an ``UnreadResultError``.
             Exception: Whatever the job raises.
         """
         known = self._answers.get(job_id)
-        return self._result(job_id, self._jobs.get(job_id)) if known is None else known
+        if known is not None:
+            return known
+        with self._readings.of(job_id):
+            return self._result(job_id, self._jobs.get(job_id))
 
     def forget(self, job_id: str) -> None:
         """See ``Adapter``."""
         self._jobs.drop(job_id)
-        self._sizes.pop(job_id, None)
+        self._sent.pop(job_id, None)
         self._answers.pop(job_id, None)
+        self._readings.forget(job_id)
 
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``.
@@ -109,7 +135,7 @@ class RunAdapter:
 
     def classify(self, error: BaseException) -> Verdict:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
-        return judge(error, "split job")
+        return judge_submission(error)
 
     def _seen(self, job_id: str, job: Any, state: str) -> Seen:
         if state in ("done", "failed"):
@@ -120,10 +146,13 @@ class RunAdapter:
         """A job that is over: whether it has given anything is for its result to say."""
         try:
             answers = self._result(job_id, job)
+        except JobGoneError:
+            raise
         except Exception as error:
-            verdict = self._why_failed(job, error)
-            # What has come to a good end is asked for its result again, and not run again.
-            return Seen("done") if state == "done" and verdict.what in TRANSIENT else Seen("failed", verdict)
+            # What has come to a good end was paid: it is asked for its result again, and not run again.
+            if state == "done" and not isinstance(error, _SaidFailedError):
+                return Seen("done")
+            return Seen("failed", self._why_failed(job, error))
         # Some call a job failed of which one circuit has: the others have their counts.
         if state == "done" or any(answer.counts is not None for answer in answers):
             self._answers[job_id] = answers
@@ -134,16 +163,24 @@ class RunAdapter:
     def _result(self, job_id: str, job: Any) -> list[Answer]:
         result = job.result()
         given = list(getattr(result, "results", None) or ())
-        size = self._sizes.get(job_id, len(given))
-        if len(given) != size:
+        sent = self._sent.get(job_id)
+        if sent is None:  # another process has submitted it: nobody here knows what is in it
+            return [self._answer(answer, memory=True) for answer in given]
+        if len(given) != len(sent.names):
             status = getattr(result, "status", None)
             said = "" if status is None else f" (status {str(status)!r})"
-            raise BackendResultError(f"{self._name} gave {len(given)} results for {size} circuits{said}")
-        return [self._answer(answer) for answer in given]
+            failed = not given and getattr(result, "success", None) is False
+            raise (_SaidFailedError if failed else BackendResultError)(
+                f"{self._name} gave {len(given)} results for {len(sent.names)} circuits{said}"
+            )
+        answers = placed(given, sent.names, self._name)
+        return [self._answer(answer, memory=sent.memory) for answer in answers]
 
-    def _answer(self, answer: Any) -> Answer:
+    def _answer(self, answer: Any, *, memory: bool) -> Answer:
         try:
-            return read_answer(answer, self._name, memory=True)
+            if isinstance(answer, BackendResultError):
+                raise answer
+            return read_answer(answer, self._name, memory=memory)
         except BackendResultError as error:
             return Answer(error=str(error))
         except Exception as error:  # whatever a strange answer makes of attribute and key look-ups

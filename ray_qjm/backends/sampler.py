@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from qiskit import QuantumCircuit
 from qiskit.circuit import ClassicalRegister
 
 from ray_qjm.backends.base import Answer, Facts, Submission
-from ray_qjm.backends.codes import judge, words
-from ray_qjm.backends.held_jobs import HeldJobs
+from ray_qjm.backends.codes import words
+from ray_qjm.backends.held_jobs import HeldJobs, judge_submission
+from ray_qjm.backends.pub_bits import LOOSE, PubBits, bits_of
+from ray_qjm.backends.readings import Readings
+from ray_qjm.errors import BackendResultError, InvalidInputError
 from ray_qjm.options import Limits
 from ray_qjm.planning.errands import Seen
 from ray_qjm.planning.verdicts import Verdict
 
-#: Loose clbits travel in a register of this name: samplers drop those that are in none.
-LOOSE = "ray_qjm_loose"
-
-#: What ``fetch`` gives for a circuit: for each register its packed bits, uint8 of shape ``(shots, bytes)``,
-#: big-endian, and how many bits it has.
-PubBits = dict[str, tuple[NDArray[np.uint8], int]]
+#: The run option by which a user says whether the PUBs of one job may have different numbers of shots.
+MIXED = "mixed_shots"
+#: Packages whose samplers refuse such jobs, or are about to; Qiskit's interface has them take such jobs.
+UNMIXED = ("qiskit_ibm_runtime", "qiskit_braket_provider")
 
 
 class SamplerAdapter:
@@ -31,14 +32,22 @@ class SamplerAdapter:
     Args:
         sampler: A ``BaseSamplerV2``.
         name: What the backend is called.
-        mixed: Whether its jobs may hold PUBs with different numbers of shots.
+        run_options: Further arguments of its ``run``, and ``MIXED``.
+
+    Raises:
+        InvalidInputError: It doesn't know an option.
     """
 
-    def __init__(self, sampler: Any, name: str, *, mixed: bool = True) -> None:
+    def __init__(self, sampler: Any, name: str, run_options: Mapping[str, Any] | None = None) -> None:
+        options = dict(run_options or {})
+        check_sampler_options(sampler, name, options)
         self._sampler = sampler
         self._name = name
-        self._mixed = mixed
+        self._mixed = bool(options.pop(MIXED, takes_mixed(sampler)))
+        self._run_options = options
         self._jobs = HeldJobs(name, None)
+        self._sizes: dict[str, int] = {}
+        self._readings = Readings()
 
     def facts(self) -> Facts:
         """See ``Adapter``."""
@@ -53,7 +62,10 @@ class SamplerAdapter:
 
     def submit(self, job: Submission) -> str:
         """See ``Adapter``."""
-        return self._jobs.add(self._sampler.run(pubs(job), shots=None if self._mixed else job.shots[0]))
+        shots = None if self._mixed else job.shots[0]
+        job_id = self._jobs.add(self._sampler.run(pubs(job), shots=shots, **self._run_options))
+        self._sizes[job_id] = len(job.circuits)
+        return job_id
 
     def find(self, tag: str) -> list[str] | None:
         """See ``Adapter``."""
@@ -67,13 +79,26 @@ class SamplerAdapter:
         """
         return self._jobs.ask(job_ids, self._seen)
 
-    def fetch(self, job_id: str) -> list[PubBits]:
-        """See ``Adapter``: the bits of each circuit, in the order of the submission."""
-        return bits_of(self._jobs.get(job_id).result())
+    def fetch(self, job_id: str) -> list[PubBits | Answer]:
+        """See ``Adapter``: the bits of each circuit, in the order of the submission, or why it has none.
+
+        Raises:
+            BackendResultError: It is no sampler's result, or one of more or fewer circuits, however often it is asked
+                for; before that an ``UnreadResultError``.
+            Exception: Whatever the job raises.
+        """
+        with self._readings.of(job_id):
+            found = bits_of(self._jobs.get(job_id).result())
+            size = self._sizes.get(job_id, len(found))
+            if len(found) != size:
+                raise BackendResultError(f"{self._name} gave {len(found)} results for {size} circuits")
+        return found
 
     def forget(self, job_id: str) -> None:
         """See ``Adapter``."""
         self._jobs.drop(job_id)
+        self._sizes.pop(job_id, None)
+        self._readings.forget(job_id)
 
     def cancel(self, job_id: str) -> None:
         """See ``Adapter``."""
@@ -81,7 +106,7 @@ class SamplerAdapter:
 
     def classify(self, error: BaseException) -> Verdict:
         """See ``Adapter``; what isn't known may be a broken circuit's fault: the job is halved."""
-        return judge(error, "split job")
+        return judge_submission(error)
 
     def _seen(self, job_id: str, job: Any, state: str) -> Seen:
         if state != "failed":
@@ -104,6 +129,35 @@ def backend_of(sampler: Any) -> Any:
     return None
 
 
+def takes_mixed(sampler: Any) -> bool:
+    """Whether the PUBs of one job may have different numbers of shots, as far as that is known."""
+    return not any(kind.__module__.partition(".")[0] in UNMIXED for kind in type(sampler).__mro__)
+
+
+def check_sampler_options(sampler: Any, name: str, run_options: Mapping[str, Any]) -> None:
+    """Check that a sampler's ``run`` takes all that it will be told.
+
+    Raises:
+        InvalidInputError: It doesn't; the message lists what it takes.
+    """
+    try:
+        taken = dict(inspect.signature(sampler.run).parameters)
+    except (TypeError, ValueError):  # it is written in another language
+        taken = {}
+    known = {MIXED, *taken} - {"pubs", "shots"}
+    unknown = sorted(set(run_options) - known)
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        raise InvalidInputError(
+            f"run_options of sampler {name} has {', '.join(map(repr, unknown))}, which it doesn't know. "
+            f"It knows {', '.join(sorted(known))}; its other options belong into the sampler itself."
+        )
+    if not isinstance(run_options.get(MIXED, True), bool):
+        raise InvalidInputError(
+            f"{MIXED} of sampler {name} is {run_options[MIXED]!r}. Give True if one job may hold circuits with "
+            "different numbers of shots, False if not."
+        )
+
+
 def pubs(job: Submission) -> list[tuple[Any, ...]]:
     """A job as PUBs; shots stand in each."""
     return [(circuit, None, shots) for circuit, shots in zip(job.circuits, job.shots, strict=True)]
@@ -114,108 +168,10 @@ def with_loose_register(circuit: QuantumCircuit) -> QuantumCircuit:
     loose = [bit for bit in circuit.clbits if not circuit.find_bit(bit).registers]
     if not loose:
         return circuit
-    packed = circuit.copy()
-    packed.add_register(ClassicalRegister(bits=loose, name=LOOSE))
-    return packed
-
-
-def bits_of(result: Any) -> list[PubBits]:
-    """The bits of a ``PrimitiveResult``, as arrays that any process can load.
-
-    Raises:
-        TypeError: It is none, or not a sampler's.
-    """
-    found: list[PubBits] = []
-    for pub in result:
-        data = pub.data
-        found.append({str(name): (bits.array, int(bits.num_bits)) for name, bits in data.items()})
-    return found
-
-
-def decode(
-    raw: Sequence[PubBits], registers: Sequence[Sequence[tuple[str, Sequence[int]]]], clbits: Sequence[int]
-) -> list[Answer]:
-    """Counts and shots out of the bits of registers, for a whole job at once.
-
-    Registers are joined by clbit, never one behind the other: they may overlap, and stand in any order.
-
-    Args:
-        raw: As ``fetch`` gives it.
-        registers: Of each circuit: name and clbits, the lowest bit first, as the column ``registers``.
-        clbits: Of each circuit.
-    """
-    answers: list[Answer | None] = [None] * len(raw)
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for i, (pub, known, width) in enumerate(zip(raw, registers, clbits, strict=True)):
-        places = {name: tuple(bits) for name, bits in known}
-        if LOOSE in pub:
-            named = {bit for bits in places.values() for bit in bits}
-            places[LOOSE] = tuple(bit for bit in range(width) if bit not in named)
-        missing = sorted(set(pub) - set(places))
-        if not pub or missing:
-            answers[i] = Answer(error=f"the result has registers {sorted(pub)}, the circuit {sorted(places)}")
-            continue
-        shots = next(iter(pub.values()))[0].shape[0]
-        key = (width, shots, tuple(sorted((name, places[name]) for name in pub)))
-        alike.setdefault(key, []).append(i)
-    for (width, _, places_), rows in alike.items():
-        values = _joined([raw[i] for i in rows], places_, width)
-        for i, row in zip(rows, values, strict=True):
-            answers[i] = _counts(row)
-    return [answer or Answer(error="no answer") for answer in answers]
-
-
-def _joined(
-    group: Sequence[PubBits], places: Sequence[tuple[str, tuple[int, ...]]], width: int
-) -> NDArray[Any]:
-    """Outcomes as whole numbers, of shape ``(circuits, shots)``: uint64, or Python's own above 64 clbits."""
-    kind: Any = np.uint64 if width <= 64 else object
-    total: NDArray[Any] | None = None
-    for name, bits in places:
-        packed = np.stack([pub[name][0] for pub in group])  # (circuits, shots, bytes)
-        values = _numbers(packed, kind)
-        if bits == tuple(range(bits[0], bits[0] + len(bits))):
-            part = values << kind(bits[0]) if kind is np.uint64 else values * (1 << bits[0])
-        else:
-            part = np.zeros_like(values)
-            one = np.uint64(1) if kind is np.uint64 else 1
-            for at, bit in enumerate(bits):
-                shift_down, shift_up = (np.uint64(at), np.uint64(bit)) if kind is np.uint64 else (at, bit)
-                part |= ((values >> shift_down) & one) << shift_up
-        total = part if total is None else total | part
-    assert total is not None
-    return total
-
-
-def _numbers(packed: NDArray[np.uint8], kind: Any) -> NDArray[Any]:
-    """Big-endian bytes along the last axis, as numbers."""
-    if kind is object:
-        flat = packed.reshape(-1, packed.shape[-1])
-        numbers = np.array([int.from_bytes(row.tobytes(), "big") for row in flat], dtype=object)
-        return numbers.reshape(packed.shape[:-1])
-    padded = np.zeros((*packed.shape[:-1], 8), np.uint8)
-    padded[..., 8 - packed.shape[-1] :] = packed
-    return padded.view(">u8")[..., 0].astype(np.uint64)
-
-
-def _counts(values: NDArray[Any]) -> Answer:
-    outcomes, counts = np.unique(values, return_counts=True)
-    return Answer(
-        {hex(outcome): count for outcome, count in zip(outcomes.tolist(), counts.tolist(), strict=True)},
-        _Shots(values),
+    taken = {register.name for register in (*circuit.qregs, *circuit.cregs)}
+    name = (
+        LOOSE if LOOSE not in taken else next(f"{LOOSE}_{n}" for n in count() if f"{LOOSE}_{n}" not in taken)
     )
-
-
-class _Shots(Sequence[str]):
-    """Outcomes in shot order, written out only if somebody wants them."""
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self._values = values
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return [hex(value) for value in self._values[at].tolist()]
-        return hex(int(self._values[at]))
+    packed = circuit.copy()
+    packed.add_register(ClassicalRegister(bits=loose, name=name))
+    return packed

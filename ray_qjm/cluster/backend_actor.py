@@ -16,7 +16,9 @@ from ray_qjm.backends.base import Adapter, Facts, FetchFailed, Submission
 from ray_qjm.backends.desk import CLIENT_S, Desk
 from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.cluster.desk_state import LEASE_S, DeskState
+from ray_qjm.cluster.measuring import DeskMeasures
 from ray_qjm.cluster.messages import StoreSetup
+from ray_qjm.cluster.metrics import label
 from ray_qjm.cluster.pieces import Pieces
 from ray_qjm.errors import BackendLoadError, InvalidInputError
 from ray_qjm.options import Quota, RetryPolicy
@@ -24,7 +26,7 @@ from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.verdicts import Verdict
 from ray_qjm.results.lease import epoch_name
-from ray_qjm.results.submissions import SubmissionLog, submissions
+from ray_qjm.results.submissions import SUBMISSIONS, SubmissionLog, submissions
 
 #: All desks of a cluster are in it, so that drivers meet there.
 NAMESPACE = "ray_qjm"
@@ -34,9 +36,6 @@ PROTOCOL = 2
 _WAITERS = 64
 
 _pieces = Pieces(ray.get)
-
-#: Below a task's store: what was submitted, in a folder an epoch.
-SUBMISSIONS = "submissions"
 
 
 @dataclass(frozen=True)
@@ -131,19 +130,38 @@ class DeskHost:
         root: Where desks keep their journals.
         call_s: The longest that one submission may take.
         patience: What it waits for.
+        account: What people call the account.
     """
 
     def __init__(
-        self, name: str, quota: Quota, root: str, call_s: float, patience: Patience | None = None
+        self,
+        name: str,
+        quota: Quota,
+        root: str,
+        call_s: float,
+        patience: Patience | None = None,
+        account: str = "",
     ) -> None:
         self._name = name
+        self._account = account or name
         self._patience = patience = Patience() if patience is None else patience
         self._state = DeskState(root, name, call_s, patience.lease_s)
-        self._desk = Desk(quota, self._state.log, self._state, self._state.before, client_s=patience.client_s)
+        self._desk = Desk(
+            quota,
+            self._state.log,
+            self._state,
+            self._state.before,
+            client_s=patience.client_s,
+            watch=DeskMeasures(self._account).see,
+        )
         #: Held by who comes in: two with different quotas must not both find nobody here.
         self._door = threading.Lock()
         self._closing = threading.Event()
         threading.Thread(target=self._end_when_idle, name="ray_qjm idle", daemon=True).start()
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the actor."""
+        return f"desk of {label(self._account)}"
 
     def hello(self, quota: Quota) -> tuple[int, str, Quota]:
         """Protocol, incarnation and the quota that holds: the one that is asked for, unless another is in use."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,8 +65,15 @@ class Builder:
         # A template's circuits are known by its values: those needn't be looked at one by one.
         source = setup.source
         self._marking = setup.store is not None and (source is None or source.template is None)
-        #: Fingerprints of the circuits that were built since it was last emptied.
+        #: Fingerprints of the circuits that were built since ``begin``.
         self.marks: dict[int, int] = {}
+        #: Seconds that were spent in each stage since ``begin``.
+        self.spent: defaultdict[str, float] = defaultdict(float)
+
+    def begin(self) -> None:
+        """Another chunk: forget marks and seconds of the one before."""
+        self.marks.clear()
+        self.spent.clear()
 
     def ready(self, chunk: Chunk, payload: Payload | None) -> Iterator[Ready | Row]:
         """The circuits of a chunk, compiled; a row in place of one that can't be.
@@ -77,8 +85,17 @@ class Builder:
         Raises:
             SourceError: The source gives nothing on this worker.
         """
-        for index, circuit in self._circuits(chunk, payload):
-            yield self._prepare(index, circuit)
+        circuits, spent, clock = self._circuits(chunk, payload), self.spent, time.perf_counter
+        while True:
+            begun = clock()
+            found = next(circuits, None)
+            built = clock()
+            spent["build"] += built - begun
+            if found is None:
+                return
+            ready = self._prepare(*found)
+            spent["transpile"] += clock() - built
+            yield ready
 
     def _circuits(self, chunk: Chunk, payload: Payload | None) -> Iterator[tuple[int, Any]]:
         """Index and circuit, or the exception that stands for it."""

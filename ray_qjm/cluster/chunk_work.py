@@ -76,13 +76,14 @@ class ChunkWorker:
             StoreError: The rows can't be written.
         """
         started, begun = time.time(), time.perf_counter()
-        self._builder.marks.clear()
+        self._builder.begin()
         allowed = chunk.memory or self._spec.resources.memory_bytes or FREE_BYTES
         rows: list[Row] = []
         deferred: list[Deferred] = []
         circuits = self._builder.ready(chunk, payload)
         for _ in range(0, len(chunk), AT_ONCE):
             rows += self._rows(islice(circuits, AT_ONCE), allowed, largest, deferred)
+        packing = time.perf_counter()
         rows.sort(key=lambda row: row.circuit)
         columns = self._builder.columns(chunk, payload)
         try:
@@ -90,18 +91,25 @@ class ChunkWorker:
         except BackendResultError:
             rows = checked(rows)
             batches = self._builder.pack(rows, columns, chunk.start)
+        data = write_batches(batches) if self._writer is None else b""
+        packed = time.perf_counter()
+        stages = {**self._builder.spent, "pack": packed - packing}
         outcome = Outcome(
+            data=data,
             done=sum(row.counts is not None for row in rows),
             failures=failures_of(rows),
             deferred=_joined(deferred),
             seconds=time.perf_counter() - begun,
             started=started,
             shots=int(sum(row.shots or 0 for row in rows)),
+            stages=stages,
+            size=len(data),
         )
         if self._writer is None:
-            return replace(outcome, data=write_batches(batches))
+            return outcome
         outcome = self._writer.write(chunk, self._backend.name, batches, self._builder.marks, outcome)
-        return replace(outcome, seconds=time.perf_counter() - begun)
+        ended = time.perf_counter()
+        return replace(outcome, seconds=ended - begun, stages={**stages, "write": ended - packed})
 
     def _rows(
         self, circuits: Iterable[Ready | Row], allowed: int, largest: int | None, deferred: list[Deferred]
@@ -120,7 +128,10 @@ class ChunkWorker:
                 rows.append(self._backend.failed(prepared, _too_large(needed, largest)))
             else:
                 deferred.append(Deferred(prepared.index, prepared.index + 1, needed))
-        return rows + self._backend.run(ready)
+        begun = time.perf_counter()
+        rows += self._backend.run(ready)
+        self._builder.spent["run"] += time.perf_counter() - begun
+        return rows
 
 
 def _joined(deferred: Sequence[Deferred]) -> tuple[Deferred, ...]:

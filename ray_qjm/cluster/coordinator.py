@@ -19,6 +19,8 @@ from ray_qjm.cluster.exit import end_with_the_process
 from ray_qjm.cluster.feeder import Feeder, Reading
 from ray_qjm.cluster.held import Held, HeldPayloads
 from ray_qjm.cluster.launcher import Launchers
+from ray_qjm.cluster.line_jobs import Spell
+from ray_qjm.cluster.measuring import TaskMeasures
 from ray_qjm.cluster.messages import Outcome, TaskSetup, waiting
 from ray_qjm.cluster.part_writer import within
 from ray_qjm.cluster.resume import Resumed
@@ -122,6 +124,7 @@ class Coordinator:
         self._late_at = math.inf if options.timeout_s is None else self._begun + options.timeout_s
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._status = self._snapshot()
+        self._measures = TaskMeasures(task_id, name)
         self._thread = threading.Thread(target=self._run, name=f"ray_qjm {task_id}", daemon=True)
 
     def start(self) -> None:
@@ -142,7 +145,7 @@ class Coordinator:
         """
         self._calls.put(lambda: self._cancel(force=force))
 
-    def hear(self, news: Event | Job | None) -> None:
+    def hear(self, news: Event | Job | Spell | None) -> None:
         """Something that a service's line has to tell, ``None`` if only its jobs have moved; from any thread."""
         self._calls.put(lambda: self._heard(news))
 
@@ -171,6 +174,34 @@ class Coordinator:
     def jobs(self) -> pa.Table:
         """The table of jobs that have ended so far."""
         return self._collector.jobs.table()
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that haven't ended, or whose end the table may not have yet."""
+        if self.ended.is_set():
+            return []
+        # What is prepared for a service is no job.
+        chunks = [
+            item for item in [*self._submitted.items()] if not self._launcher.is_service(item[0].backend)
+        ]
+        running = [
+            Job(
+                job_id=self._collector.job_id(self.task_id, chunk),
+                backend=self._names[chunk.backend],
+                start=chunk.start,
+                stop=chunk.stop,
+                attempt=chunk.attempt,
+                state="running",
+                reason=None,
+                submitted=submitted,
+                started=None,
+                ended=None,
+                circuits=len(chunk),
+                shots=None,
+                seconds=None,
+            )
+            for chunk, submitted in chunks
+        ]
+        return running + self._launcher.open_jobs()
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
@@ -217,16 +248,20 @@ class Coordinator:
             self._held.clear()
             self._collector.close()
             self._tell()  # before anyone who waits goes on: the bar's last state is the true one
+            self._measure()
+            self._measures.close()
             self.ended.set()
 
     def _loop(self) -> None:
         self._refresh_slots()
         self._tell()
+        self._measure()
         refresh_at = time.monotonic() + SLOTS_EVERY_S
         while not self._schedule.finished or self._rest_unread():
             now = time.monotonic()
             if now >= refresh_at:
                 self._refresh_slots()
+                self._measure()
                 refresh_at = now + SLOTS_EVERY_S
             if now >= self._force_at:
                 self._launcher.cancel()
@@ -314,9 +349,12 @@ class Coordinator:
             lambda result: self._calls.put(lambda: self._done(chunk, result)),
         )
 
-    def _heard(self, news: Event | Job | None) -> None:
+    def _heard(self, news: Event | Job | Spell | None) -> None:
         if isinstance(news, Job):
             self._collector.jobs.add(news)
+        elif isinstance(news, Spell):
+            self._measures.took(self._names[news.backend], news.stages)
+            self._measures.packed(self._names[news.backend], news.size)
         elif isinstance(news, Paced):
             self._apply(Paced(news.chunk, self._taken_s(news.chunk, news.seconds)))
         elif news is not None:
@@ -376,6 +414,7 @@ class Coordinator:
         if not outcome.noted:
             job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
         rows = self._collector.take(outcome, job)
+        self._measures.landed(self._names[chunk.backend], outcome)
         self._not_cancelled += [
             item for item in outcome.returned if item.error_type == JobNotCancelledError.__name__
         ]
@@ -499,6 +538,10 @@ class Coordinator:
             rate=self._pace.rate,
             services=self._launcher.stand(),
         )
+
+    def _measure(self) -> None:
+        with suppress(Exception):  # what is left is asked of a line that may be ending
+            self._measures.see(self._status, self._launcher.left())
 
     def _tell(self) -> None:
         self._status = self._snapshot()

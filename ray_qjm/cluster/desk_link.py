@@ -62,17 +62,20 @@ class DeskLink:
         quota: Of the account.
         root: Where desks keep their journals.
         call_s: See ``RetryPolicy``.
+        label: What metrics and Ray's dashboard call the account.
 
     Raises:
         InvalidInputError: The desk runs with another quota.
         TaskFailedError: It can't be started.
     """
 
-    def __init__(self, identity: str, account: str, quota: Quota, *, root: str, call_s: float) -> None:
+    def __init__(
+        self, identity: str, account: str, quota: Quota, *, root: str, call_s: float, label: str = ""
+    ) -> None:
         self._name = desk_name(identity)
         self._account = account
         self._quota = quota
-        self._start_args = (self._name, quota, root, call_s, PATIENCE)
+        self._start_args = (self._name, quota, root, call_s, PATIENCE, label or account)
         self._session = Session()
         self._counters: dict[str, Counter] = {}
         self._client: tuple[str, StoreSetup | None] | None = None

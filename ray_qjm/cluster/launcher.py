@@ -10,6 +10,7 @@ from ray_qjm.planning.events import Chunk
 
 if TYPE_CHECKING:
     from ray_qjm.cluster.service_line import ServiceLine
+    from ray_qjm.results.jobs import Job
 
 #: What is called once a chunk ended: its outcome, or why there is none.
 Done = Callable[[Outcome | BaseException], None]
@@ -93,6 +94,14 @@ class Launchers:
         for line in self._lines.values():
             line.close()
 
+    def left(self) -> Mapping[str, float]:
+        """What is left of the task's budget, of all that has a limit."""
+        return next((line.left() for line in self._lines.values()), {})
+
     def stand(self) -> dict[int, dict[str, Any]]:
         """Of each service, jobs pending and queued, position and ETA."""
         return {backend: line.stand() for backend, line in self._lines.items()}
+
+    def open_jobs(self) -> list[Job]:
+        """Of services, jobs that haven't ended, or whose end the task's table may not have yet."""
+        return [job for line in self._lines.values() for job in line.open_jobs()]

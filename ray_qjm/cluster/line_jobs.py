@@ -13,6 +13,8 @@ from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.status import place_words
+from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.jobs import Job
 
 #: Full jobs that wait for a permit at the desk, so that a slot which comes free is filled at once.
@@ -30,6 +32,15 @@ class Piece:
     sheet: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """Seconds that a chunk or a job of a service has spent in some stages, and bytes of circuits: for metrics."""
+
+    backend: int
+    stages: Mapping[str, float]
+    size: int = 0
+
+
 @dataclass(slots=True)
 class Sent:
     """A job that was handed to the desk."""
@@ -37,6 +48,8 @@ class Sent:
     order: Order
     tag: str
     state: str = "queued"
+    #: When it was handed over, seconds since the epoch; ``None``: by an earlier session.
+    handed: float | None = None
     job: Job | None = None
     #: Its result: a reference, or why there is none.
     raw: Any = None
@@ -52,6 +65,8 @@ class Sent:
     eta_s: float | None = None
     #: Why it doesn't get on just now.
     trouble: str | None = None
+    #: What was last told of it.
+    told: Told | None = None
     #: Chunks that have circuits in it and aren't stored yet.
     chunks: set[int] = field(default_factory=set)
     #: Circuits of a job of an earlier session that have no rows: they come in as chunks while it runs.
@@ -141,6 +156,37 @@ def job_row(backend: str, order: Order, news: Told, usage: float | None, tag: st
         seconds=None if begun is None else max(0.0, ended - begun),
         usage_s=usage,
     )
+
+
+def open_row(backend: str, sent: Sent) -> Job:
+    """A job that the table of jobs may not have yet, as far as it is known."""
+    if sent.job is not None:
+        return sent.job
+    told = sent.told or Told(sent.tag, sent.state, None, 0, None, {}, {})
+    row = job_row(backend, sent.order, told, None)._replace(job_id=told.job_id, state=sent.state)
+    if sent.state in FINAL:
+        return row
+    place = ", ".join(place_words(sent.position, sent.eta_s))
+    return row._replace(reason=sent.trouble or place or None, ended=None, seconds=None)
+
+
+def stages_of(job: Job, handed: float | None) -> dict[str, float]:
+    """Seconds in each stage of a job that was done: waiting for a permit, in the service's queue, and running.
+
+    By the clocks of the driver, the desk and the service, which may differ by a little. Where the service doesn't tell
+    when it began, running includes its queue.
+    """
+    begun = job.submitted if job.started is None else job.started
+    spans = {
+        "permit": (handed, job.submitted),
+        "queue": (job.submitted, job.started),
+        "run": (begun, job.ended),
+    }
+    return {
+        stage: max(0.0, end - start)
+        for stage, (start, end) in spans.items()
+        if start is not None and end is not None
+    }
 
 
 def overlap(order: Order, chunk: Chunk) -> bool:

@@ -130,7 +130,7 @@ class LineRows:
         jobs = [item.job for item in (*others.values(), *([sent] if sent else [])) if item.job is not None]
         answers = self._tasks.collect(
             None if sent is None else sent.order,
-            "" if sent is None or sent.job is None else sent.job.job_id,
+            "" if sent is None or sent.job is None else sent.job.job_id or "",
             None if sent is None else sent.raw,
             wholes,
             jobs,

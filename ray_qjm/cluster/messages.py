@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -101,6 +101,8 @@ class Outcome:
         seconds: How long it took, the loading of backend and source not counted.
         started: When it began, seconds since the epoch.
         shots: Sum over all circuits.
+        stages: Seconds of it in each stage that it went through, for those who watch: see ``cluster.metrics``.
+        size: Bytes of the rows, as they were sent or written.
         fatal: Why the whole task has to end, if it has to.
     """
 
@@ -115,6 +117,8 @@ class Outcome:
     seconds: float = 0.0
     started: float = 0.0
     shots: int = 0
+    stages: Mapping[str, float] = field(default_factory=dict)
+    size: int = 0
     fatal: RayQjmError | None = None
 
 

@@ -8,7 +8,6 @@ from dataclasses import astuple, dataclass, field
 from typing import Any, Protocol
 
 from ray_qjm.backends.desk_ledger import SPENT
-from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.line_jobs import OpenJob
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.planning.adopting import Past, adoptable
@@ -17,9 +16,9 @@ from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.results.jobs import Job, JobLog
+from ray_qjm.results.jobs import JobLog
 from ray_qjm.results.objects import Objects
-from ray_qjm.results.submissions import SubmissionLog, submissions
+from ray_qjm.results.submissions import SUBMISSIONS, SubmissionLog, job_of, submissions
 
 #: Most circuits of a chunk whose jobs are under way: as many as a worker prepares in seconds.
 _MOST = 1000
@@ -95,7 +94,7 @@ def earlier_jobs(
         if tag not in adopted or not awaited:
             spent = spent + _cost(entry)
             if entry["state"] in FINAL and entry["job_id"] is not None and not noted:
-                opened.jobs.add(_job(entry, runs[tag]))
+                opened.jobs.add(job_of(entry))
             continue
         backend = positions.get(entry["backend"])
         if backend is None:
@@ -166,25 +165,4 @@ def _past(entry: Mapping[str, Any]) -> Past | None:
         runs,
         entry["job_id"] is not None,
         int(number) if number.isdecimal() else 0,
-    )
-
-
-def _job(entry: Mapping[str, Any], runs: Sequence[Run]) -> Job:
-    started, ended = entry.get("started"), entry.get("ended") or entry.get("submitted") or 0.0
-    begun = started if started is not None else entry.get("submitted")
-    return Job(
-        job_id=entry["job_id"],
-        backend=entry["backend"],
-        start=min(run.start for run in runs),
-        stop=max(run.stop for run in runs),
-        attempt=entry["attempt"],
-        state=entry["state"],
-        reason=entry.get("reason"),
-        submitted=entry.get("submitted"),
-        started=started,
-        ended=ended,
-        circuits=sum(run.circuits for run in runs),
-        shots=sum(run.executions for run in runs),
-        seconds=None if begun is None else max(0.0, ended - begun),
-        usage_s=entry.get("usage_s"),
     )

@@ -111,15 +111,19 @@ class PartWriter:
     ) -> Outcome:
         stored: list[tuple[int, int]] = []
         failures: list[Failure] = []
+        size = 0
         for batch, jobs, names in rows:
             start = first_circuit(batch)
             told = within([*outcome.failures, *outcome.partial], start, start + batch.num_rows)
-            head = self._write(batch, jobs, names, marks, told)
+            head, written = self._write(batch, jobs, names, marks, told)
+            size += written
             stored.append((head.start, head.stop))
             failures += told_failures(head)
         failed = sum(failure.stop - failure.start for failure in failures)
         circuits = sum(stop - start for start, stop in stored)
-        return replace(outcome, stored=tuple(stored), failures=tuple(failures), done=circuits - failed)
+        return replace(
+            outcome, stored=tuple(stored), failures=tuple(failures), done=circuits - failed, size=size
+        )
 
     def _write(
         self,
@@ -128,7 +132,8 @@ class PartWriter:
         names: pa.Array[Any] | None,
         marks: Mapping[int, int],
         failures: Sequence[FailureRange],
-    ) -> Head:
+    ) -> tuple[Head, int]:
+        """Write a part; what is in it now, and its bytes."""
         start = first_circuit(batch)
         stop = start + batch.num_rows
         name = PartName(self._epoch, start, stop).path
@@ -136,12 +141,12 @@ class PartWriter:
         data = encode(batch, fingerprints=fingerprints, jobs=jobs, job_ids=names, failures=failures)
         for _ in range(2):
             if self._objects.create(name, data):
-                return Head(start, stop, tuple(jobs), tuple(failures))
+                return Head(start, stop, tuple(jobs), tuple(failures)), len(data)
             # An earlier try wrote it and died before it could tell: it is as good, and counts from now on.
             try:
                 found = self._objects.read(name)
                 if found is not None:
-                    return verify(found)[0]
+                    return verify(found)[0], len(found)
             except TornPartError:
                 self._objects.remove([name])
         raise StoreDamagedError(f"{name} in store {self._objects.root} is torn again and again.")

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ray_qjm.cluster.stored_inputs import StoredInputs
 from ray_qjm.errors import InvalidInputError, StoreMismatchError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
+from ray_qjm.results.labels import read_labels, write_labels
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import TaskRecord, pack_epoch
 from ray_qjm.results.report import FailureRange
@@ -42,6 +43,7 @@ class Resumed:
         retried: Those that failed and will be run again.
         marks: Fingerprints of all stored circuits: uint64 by row, 0 where unknown.
         inputs: Circuits of an iterable that were read and have no rows; ``None`` for another source.
+        info: Facts that stand in the result's metadata.
     """
 
     opened: Opened
@@ -51,6 +53,7 @@ class Resumed:
     retried: tuple[FailureRange, ...]
     marks: NDArray[np.uint64]
     inputs: StoredInputs | None = None
+    info: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -130,7 +133,7 @@ class Durable:
             what = "retry_failed" if self.retry_failed else "version"
             raise InvalidInputError(f"{what} is for tasks with a store. Give store=... too.")
         if self.root is not None:
-            _check_place(self.root)
+            check_place(self.root)
 
 
 def open_store(
@@ -140,6 +143,7 @@ def open_store(
     *,
     seed: int | None,
     info: Mapping[str, str],
+    labels: Mapping[str, str],
 ) -> Resumed | None:
     """Take the store of a call, to begin its task or to go on with it; ``None`` if it has none.
 
@@ -149,6 +153,7 @@ def open_store(
         setup: Of the task, as if it began now.
         seed: As the call gives it: ``None`` takes that of the store.
         info: Facts that stand in the result's metadata.
+        labels: Name and tags, as the call gives them; those that it leaves out are what they were.
 
     Raises:
         InvalidInputError: There can't be such a store; or a version is needed.
@@ -157,7 +162,7 @@ def open_store(
     if durable.root is None:
         return None
     shots = setup.shots
-    wanted = wanted_task(durable, source, setup, seed=seed, info=info)
+    wanted = wanted_task(durable, source, setup, seed=seed, info={**info, **labels})
     objects = Objects(durable.root)
     opened = take(objects, wanted, [name for name, _, _ in setup.backends], source.count)
     retry_failed = durable.retry_failed
@@ -171,7 +176,20 @@ def open_store(
             spot_check(found.marks, source, found.task.seed)
         else:
             found = replace(found, inputs=StoredInputs(objects, opened.record.epoch, found.kept))
-    return found
+        return replace(found, info=_labelled(found, info, labels))
+
+
+def _labelled(found: Resumed, info: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """The facts on a task that goes on: the last word on its name and tags counts.
+
+    A call that says what the first one said is the same script: it says nothing new.
+    """
+    begun, objects = found.task.info, found.opened.objects
+    changed = {key: value for key, value in labels.items() if begun.get(key) != value}
+    if changed:
+        write_labels(objects, changed)
+    kept = {key: begun[key] for key in ("name", "tags") if key in begun}
+    return {**begun, **info, **kept, **read_labels(objects)}
 
 
 def wanted_task(
@@ -217,8 +235,12 @@ def _failed(failures: Iterable[FailureRange]) -> int:
     return sum(failure.stop - failure.start for failure in failures if failure.status == "failed")
 
 
-def _check_place(root: object) -> None:
-    """Refuse a relative directory under ``ray job submit``: the driver runs wherever Ray puts it."""
+def check_place(root: object) -> None:
+    """Refuse a relative directory under ``ray job submit``: the driver runs wherever Ray puts it.
+
+    Raises:
+        InvalidInputError: It is one.
+    """
     text: object = os.fspath(root) if isinstance(root, os.PathLike) else root
     relative = isinstance(text, str) and "://" not in text and not os.path.isabs(os.path.expanduser(text))
     if relative and os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):

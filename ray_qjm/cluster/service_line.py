@@ -18,7 +18,18 @@ from ray_qjm.backends.desk import ABSENT
 from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
-from ray_qjm.cluster.line_jobs import LineSetup, OpenJob, Piece, Sent, job_row, overlap, spent
+from ray_qjm.cluster.line_jobs import (
+    LineSetup,
+    OpenJob,
+    Piece,
+    Sent,
+    Spell,
+    job_row,
+    open_row,
+    overlap,
+    spent,
+    stages_of,
+)
 from ray_qjm.cluster.line_rows import LineRows
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_tasks import ServiceTasks
@@ -76,7 +87,7 @@ class ServiceLine:
         tasks: ServiceTasks,
         purse: Purse,
         lock: threading.Lock,
-        tell: Callable[[Wants | Paced | Closed | Job | None], None],
+        tell: Callable[[Wants | Paced | Closed | Job | Spell | None], None],
     ) -> None:
         self._setup = setup
         self._assembly = assembly
@@ -163,6 +174,11 @@ class ServiceLine:
         self._thread.join(_CLOSE_S)
         self._link.close()
 
+    def left(self) -> dict[str, float]:
+        """What is left of the task's budget, of all that has a limit."""
+        with self._lock:
+            return self._purse.left().limited()
+
     def stand(self) -> dict[str, Any]:
         """Jobs at the service and before it, and where they stand in its queue: for the status."""
         sent = [*self._sent.values()]
@@ -174,9 +190,12 @@ class ServiceLine:
             "queued": sum(item.state in ("queued", "intended") for item in sent),
             "position": min(positions, default=None),
             "eta_s": min(etas, default=None),
-            "job_ids": tuple(item.job_id for item in there if item.job_id is not None),
             "trouble": next((item.trouble for item in sent if item.trouble is not None), None),
         }
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that haven't ended, or whose end the task's table may not have yet."""
+        return [open_row(self._setup.name, sent) for sent in [*self._sent.values()] if not sent.noted]
 
     # The thread.
 
@@ -283,6 +302,7 @@ class ServiceLine:
         else:
             piece.data, piece.sheet, piece.total_bytes = data, sheet, told.total_bytes
             self._tell(Paced(piece.chunk, told.seconds))
+            self._tell(Spell(self._setup.backend, told.stages, told.total_bytes))
             self._do(self._assembly.prepared(piece.chunk, told.sizes))
         self._catch_up()
         if self._preparing == 0 and (self._drained or self._stopping is not None):
@@ -308,7 +328,7 @@ class ServiceLine:
     def _submit(self, order: Order) -> None:
         setup = self._setup
         tag = f"{setup.prefix}-{order.number}"
-        sent = self._sent[order.number] = Sent(order, tag)
+        sent = self._sent[order.number] = Sent(order, tag, handed=time.time())
         self._tags[tag] = order.number
         closed = self._assembly.closed
         over_budget = closed is not None and closed.error_type == NoCreditError.__name__
@@ -345,7 +365,10 @@ class ServiceLine:
 
     def _adopt(self, job: OpenJob) -> None:
         order = self._assembly.adopt(job.runs)
-        self._sent[order.number] = Sent(order, job.tag, "unknown", awaited=list(job.awaited), noted=job.noted)
+        told = Told(job.tag, "unknown", job.job_id, 0, None, {}, {})
+        sent = Sent(order, job.tag, told.state, job_id=job.job_id, told=told, noted=job.noted)
+        sent.awaited += job.awaited
+        self._sent[order.number] = sent
         self._tags[job.tag] = order.number
         cost = self._cost(order)
         with self._lock:
@@ -402,6 +425,7 @@ class ServiceLine:
             sent = None if number is None else self._sent.get(number)
             if sent is None or sent.state in FINAL:
                 continue
+            sent.told = news
             sent.state, sent.job_id = news.state, news.job_id or sent.job_id
             sent.trouble = news.facts.get("trouble")
             if news.state == "queued" and news.verdict is not None:
@@ -466,6 +490,7 @@ class ServiceLine:
         if not sent.noted and (news.job_id is not None or not never):
             self._tell(sent.job)
         if news.state == "done":
+            self._tell(Spell(self._setup.backend, stages_of(sent.job, sent.handed)))
             self._rows.fetch(sent, lambda: self._do(self._assembly.done(sent.order.number)))
         else:
             verdict = news.verdict or Verdict("give up", JobFailedError.__name__, "no reason was told")

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
+from ray_qjm.cluster.naming import ray_task_name
 from ray_qjm.cluster.service_work import Answers, Prepared, Result, ServiceWorker, Sheet
 from ray_qjm.cluster.session import Session
 from ray_qjm.errors import BackendLoadError, SourceError, StoreError
@@ -82,14 +83,22 @@ class ServiceTasks:
         name: Of the backend.
         backend: Its position.
         resources: What each Ray task reserves.
+        task_name: What the user called the task.
     """
 
     def __init__(
-        self, task: str, setup: Sequence[Any], name: str, backend: int, resources: Resources
+        self,
+        task: str,
+        setup: Sequence[Any],
+        name: str,
+        backend: int,
+        resources: Resources,
+        task_name: str | None = None,
     ) -> None:
         self._task = task
         self._setup = setup
-        self._name = name
+        self._prepare_name = ray_task_name(f"transpile for {name}", task_name)
+        self._collect_name = ray_task_name(f"collect from {name}", task_name)
         self._backend = backend
         self._options: dict[str, Any] = {"num_cpus": resources.num_cpus}
         if resources.num_gpus:
@@ -102,7 +111,7 @@ class ServiceTasks:
     ) -> None:
         """Prepare a chunk; ``done`` gets what the driver is told and references to circuits and sheet."""
         self._session.check()
-        told, data, sheet = _prepare_task.options(name=f"transpile for {self._name}", **self._options).remote(
+        told, data, sheet = _prepare_task.options(name=self._prepare_name, **self._options).remote(
             self._task, self._setup, chunk, payload
         )
         self._preparing[chunk] = told
@@ -132,7 +141,7 @@ class ServiceTasks:
     ) -> Any:
         """Make rows; ``done`` gets the outcomes. Returns the reference to answers for chunks that aren't whole."""
         self._session.check()
-        outcomes, answers = _collect_task.options(name=f"collect from {self._name}", **self._options).remote(
+        outcomes, answers = _collect_task.options(name=self._collect_name, **self._options).remote(
             self._task,
             self._setup,
             self._backend,

@@ -13,7 +13,8 @@ import pyarrow as pa
 from ray_qjm.backends.answers import Registers, check_bits, counted
 from ray_qjm.backends.base import Answer
 from ray_qjm.backends.local import checked, failed_row
-from ray_qjm.backends.sampler import decode, with_loose_register
+from ray_qjm.backends.pub_bits import decode
+from ray_qjm.backends.sampler import with_loose_register
 from ray_qjm.backends.shadow import Shadow
 from ray_qjm.circuits.payload import encode, packed_bytes
 from ray_qjm.cluster.building import Builder, failures_of
@@ -36,12 +37,14 @@ class Prepared:
         total_bytes: Of all circuits as they lie in Ray's object store.
         started: When it began, seconds since the epoch.
         seconds: How long it took.
+        stages: See ``Outcome``.
     """
 
     sizes: Mapping[int, int]
     total_bytes: int
     started: float
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class ServiceWorker:
             SourceError: The source gives nothing on this worker.
         """
         started, begun = time.time(), time.perf_counter()
-        self._builder.marks.clear()
+        self._builder.begin()
         rows: list[Row] = []
         items: list[Any] = []
         sizes: dict[int, int] = {}
@@ -146,7 +149,10 @@ class ServiceWorker:
             items.append(circuit)
             sizes[ready.index] = packed_bytes(circuit, squeezed=self._facts.squeezed) if self._weighing else 0
         data = encode(items)
-        prepared = Prepared(sizes, len(data), started, time.perf_counter() - begun)
+        seconds, spent = time.perf_counter() - begun, self._builder.spent
+        prepared = Prepared(
+            sizes, len(data), started, seconds, {**spent, "encode": seconds - sum(spent.values())}
+        )
         columns = dict(self._builder.columns(chunk, payload))
         return prepared, data, Sheet(chunk, rows, columns, dict(self._builder.marks), prepared)
 
@@ -176,7 +182,7 @@ class ServiceWorker:
             for circuit, slice_, answer in _read(result, rows, samples=self._facts.samples):
                 mine.setdefault(circuit, []).append((slice_, answer, result.job_id))
         by_start = {sheet.chunk.start: sheet for sheet in sheets}
-        known = {job.job_id: job for job in jobs}
+        known = {job.job_id: job for job in jobs if job.job_id is not None}
         outcomes = []
         for whole in wholes:
             sheet = by_start[whole.chunk.start]
@@ -190,6 +196,7 @@ class ServiceWorker:
         return outcomes, {circuit: found for circuit, found in mine.items() if circuit not in over}
 
     def _outcome(self, whole: Whole, sheet: Sheet, answers: Answers, jobs: Mapping[str, Job]) -> Outcome:
+        begun = time.perf_counter()
         lacks = _by_circuit(whole.lacks)
         returned: list[Returned] = []
         rows: list[Row] = []
@@ -201,7 +208,8 @@ class ServiceWorker:
                 rows.append(row)
             elif found:
                 names[row.circuit] = list(dict.fromkeys(job for _, _, job in found))
-                rows.append(_filled(row, [answer for _, answer, _ in found], lack))
+                given = [answer for _, answer, _ in found]
+                rows.append(_filled(row, given, lack, memory=self._builder.setup.memory))
             elif lack is not None and lack.elsewhere:
                 verdict, circuit = lack.verdict, row.circuit
                 stage = "finish" if verdict.accepted else "submit"
@@ -221,9 +229,12 @@ class ServiceWorker:
         )
         named = [_with_names(batch, names) for batch in batches]
         if self._writer is None:
-            return replace(outcome, data=write_batches(named))
+            data, packed = write_batches(named), time.perf_counter()
+            return replace(outcome, data=data, size=len(data), stages={"pack": packed - begun})
         used = [jobs[job] for job in dict.fromkeys(job for ids in names.values() for job in ids)]
-        return self._writer.write_named(named, used, sheet.marks, outcome)
+        packed = time.perf_counter()
+        outcome = self._writer.write_named(named, used, sheet.marks, outcome)
+        return replace(outcome, stages={"pack": packed - begun, "write": time.perf_counter() - packed})
 
     def _pack(self, rows: list[Row], sheet: Sheet) -> list[pa.RecordBatch]:
         try:
@@ -262,19 +273,23 @@ def _read(result: Result, rows: Mapping[int, Row], *, samples: bool) -> list[tup
     return [(circuit, slice_, answer) for (circuit, slice_), answer in zip(cells, raw, strict=True)]
 
 
-def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None) -> Row:
+def _filled(row: Row, answers: Sequence[Answer], lack: Lack | None, *, memory: bool) -> Row:
     """A row with the counts of all slices of its shots."""
     good = [answer for answer in answers if answer.counts is not None]
+    bad = next((answer.error for answer in answers if answer.counts is None and answer.error), None)
     try:
         if not good:
-            raise BackendResultError(answers[0].error or f"{row.backend} gave no counts")
+            raise BackendResultError(bad or f"{row.backend} gave no counts")
         for answer in good:
             check_bits(row, answer)
-        row = counted(row, _added(good))
+        row = counted(row, _added(good), memory=memory)
     except BackendResultError as error:
         return _failed(row, "run", type(error).__name__, str(error))
-    if row.status == "partial" and lack is not None:
-        row.error_type, row.error = lack.verdict.error_type, f"{row.error}: {lack.verdict.reason}"
+    if (row.shots or 0) < row.shots_requested:
+        if lack is not None:
+            row.error_type, row.error = lack.verdict.error_type, f"{row.error}: {lack.verdict.reason}"
+        elif bad is not None:
+            row.error = f"{row.error}: {bad}"
     return row
 
 
@@ -287,7 +302,9 @@ def _added(answers: Sequence[Answer]) -> Answer:
             total.counts[outcome] = total.counts.get(outcome, 0) + count
         total.memory += answer.memory or ()
     whole = all(answer.memory is not None for answer in answers)
-    return Answer(total.counts, total.memory if whole else None)
+    # Of a whole memory there is no error.
+    why_not = next((answer.error for answer in answers if answer.error), None)
+    return Answer(total.counts, total.memory if whole else None, error=why_not)
 
 
 def _lacking(row: Row, lack: Lack | None) -> Row:

@@ -20,7 +20,7 @@ from ray_qjm.circuits.payload import smallest_qpy
 from ray_qjm.cluster.backend_actor import Counter
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.desk_state import state_root
-from ray_qjm.cluster.line_jobs import LineSetup
+from ray_qjm.cluster.line_jobs import LineSetup, Spell
 from ray_qjm.cluster.messages import TaskSetup
 from ray_qjm.cluster.open_jobs import EarlierJobs
 from ray_qjm.cluster.service_line import ServiceLine
@@ -102,6 +102,7 @@ def _open(choice: Choice, options: RunOptions) -> Service:
         spec.quota,
         root=state_root(),
         call_s=options.retry.call_s,
+        label=spec.account or choice.name,
     )
     own = choice.name.partition("#")[0]
     made = cloudpickle.dumps(MakeAdapter(choice.load, own, spec.run_options))
@@ -160,9 +161,10 @@ def make_lines(
     *,
     key: str,
     task_id: str,
+    task_name: str | None,
     options: RunOptions,
     earlier: EarlierJobs,
-    tell: Callable[[Wants | Paced | Closed | Job | None], None],
+    tell: Callable[[Wants | Paced | Closed | Job | Spell | None], None],
 ) -> dict[int, ServiceLine]:
     """A line of work to each service; each listens, and acts once it is told to ``begin``.
 
@@ -172,6 +174,7 @@ def make_lines(
         reference: To it, in a list.
         key: Unique for this session of the task.
         task_id: Of the task.
+        task_name: What the user called it.
         options: Of the task.
         earlier: What earlier sessions have submitted.
         tell: As for ``ServiceLine``.
@@ -204,7 +207,7 @@ def make_lines(
                 shots_of=setup.shots_of,
             ),
             service.link,
-            ServiceTasks(key, reference, name, at, service.choice.spec.resources),
+            ServiceTasks(key, reference, name, at, service.choice.spec.resources, task_name),
             purse,
             lock,
             tell,

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 import ray
 
+from ray_qjm.cluster.reach import reach
 from ray_qjm.errors import TaskFailedError
 
 #: Two threads that start Ray at once would start two.
 _lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which Ray ``connect`` takes where this process has none yet.
+
+    Attributes:
+        address: As ``ray.init`` takes it; ``None``: ``RAY_ADDRESS``, or a cluster that was started on this machine, or
+            a Ray of its own.
+        num_cpus: Of a Ray of its own; ``None``: all cores.
+        told: Whether Ray may say what it does, and print what workers print.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    told: bool = False
+
+
+_wish = Wish()
+
+
+def wish(found: Wish) -> None:
+    """What ``connect`` does from now on."""
+    global _wish
+    _wish = found
 
 
 def connect() -> bool:
@@ -29,22 +58,62 @@ def connect() -> bool:
         Whether this process started it: then it ends with this process, and it won't get more nodes.
 
     Raises:
-        ConnectionError: ``RAY_ADDRESS`` doesn't answer.
+        ConnectionError: The cluster doesn't answer; the message says how long it was asked, and what to look at.
     """
     with _lock:
         if not ray.is_initialized():
-            if os.environ.get("RAY_ADDRESS"):
+            address = _wish.address or os.environ.get("RAY_ADDRESS")
+            if address and address != "local":
                 _use_token()
-            _in_lasting_thread(_start)
+            found = cluster_address()
+            if found is not None:
+                reach(found, address or "the address that `ray start` left on this machine")
+            own = signal.getsignal(signal.SIGTERM)
+            _in_lasting_thread(partial(_start, _wish))
+            _keep(own)
     return bool(getattr(getattr(ray._private.worker, "_global_node", None), "head", False))
 
 
-def _start() -> None:
+def cluster_address() -> str | None:
+    """Host and port of the cluster that ``connect`` would join; ``None``: it would start one, or asks Ray Client.
+
+    Raises:
+        ConnectionError: What is given is no address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    given = _wish.address or os.environ.get("RAY_ADDRESS") or None
+    if given is not None and "://" in given:
+        if given.startswith(("http://", "https://")):
+            raise ConnectionError(
+                f"{given} is the address of a dashboard, which takes jobs: `ray job submit --address {given} -- ...`. "
+                "To join the cluster itself, give host and port of its head node, such as 10.0.0.1:6379."
+            )
+        return None
+    try:
+        return canonicalize_bootstrap_address(given)  # type: ignore[arg-type]
+    except ConnectionError:  # "auto", and there is none
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ConnectionError(
+            f"{given!r} is no address of a Ray cluster ({reason[0] if reason else type(error).__name__}). Give host "
+            "and port of its head node, such as 10.0.0.1:6379."
+        ) from error
+
+
+def _start(found: Wish) -> None:
     # Not address="auto": that would join the private Ray of any other process here, and die with it.
+    address = "local" if found.address is None and found.num_cpus is not None else found.address
     with warnings.catch_warnings():
         # Older ones (2.50) tell each driver what a later one will do about accelerators.
         warnings.simplefilter("ignore", FutureWarning)
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address,
+            num_cpus=found.num_cpus,
+            log_to_driver=found.told,
+            logging_level=logging.INFO if found.told else logging.ERROR,
+        )
 
 
 def _in_lasting_thread(start: Callable[[], None]) -> None:
@@ -52,8 +121,12 @@ def _in_lasting_thread(start: Callable[[], None]) -> None:
 
     Ray asks the kernel to kill its processes when their parent ends, and to Linux that is the thread that
     started them: Ray would die with the first thread that called ``run``.
+
+    The main thread lasts; but there Ray puts a handler of its own in the place of the program's, if that has one for
+    SIGTERM, and a signal that comes while Ray is being waited for would be heard late.
     """
-    if threading.current_thread() is threading.main_thread():
+    handled = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)
+    if threading.current_thread() is threading.main_thread() and not handled:
         start()
         return
     outcome: Future[None] = Future()
@@ -69,6 +142,21 @@ def _in_lasting_thread(start: Callable[[], None]) -> None:
 
     threading.Thread(target=host, name="ray_qjm host of Ray", daemon=True).start()
     outcome.result()
+
+
+def has_died() -> bool:
+    """Whether processes of a Ray that this process started have ended by themselves."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    return node is not None and bool(node.dead_processes())
+
+
+def _keep(own: Callable[..., object] | int | None) -> None:
+    """Put a program's own handler of SIGTERM in front again.
+
+    Ray's native code has put one there that calls the program's, and ends the process 3 s later, whatever it does.
+    """
+    if own not in (signal.SIG_DFL, None) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, own)
 
 
 def identity() -> tuple[str, str] | None:
@@ -114,4 +202,11 @@ def _use_token() -> None:
             maybe_enable_token_auth_if_token_available,
         )
 
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        # It says so in two lines, on each start of whatever program.
+        log = logging.getLogger(maybe_enable_token_auth_if_token_available.__module__)
+        before = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+        finally:
+            log.setLevel(before)

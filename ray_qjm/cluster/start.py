@@ -15,6 +15,7 @@ from ray_qjm.cluster.collector import Collector, MemoryCollector, StoreCollector
 from ray_qjm.cluster.coordinator import Coordinator
 from ray_qjm.cluster.held import HeldPayloads
 from ray_qjm.cluster.launcher import Launchers
+from ray_qjm.cluster.line_jobs import Spell
 from ray_qjm.cluster.messages import TaskSetup, pack_setup
 from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs
 from ray_qjm.cluster.resume import Resumed
@@ -92,14 +93,16 @@ def start(
             reference,
             [(choice.name, choice.spec.resources) for choice in choices],
             only_here=only_here,
+            name=name,
         )
-        heard: list[Callable[[Event | Job | None], None]] = []
+        heard: list[Callable[[Event | Job | Spell | None], None]] = []
         lines = make_lines(
             services,
             setup,
             reference,
             key=key,
             task_id=task_id,
+            task_name=name,
             options=options,
             earlier=earlier,
             tell=lambda news: heard[0](news),

@@ -13,6 +13,7 @@ import ray
 from ray_qjm.cluster.chunk_work import ChunkWorker
 from ray_qjm.cluster.launcher import Done
 from ray_qjm.cluster.messages import Outcome, Payload, load_setup
+from ray_qjm.cluster.naming import ray_task_name
 from ray_qjm.cluster.session import Session
 from ray_qjm.errors import BackendLoadError, InvalidInputError, SourceError, StoreError
 from ray_qjm.options import Resources
@@ -21,11 +22,6 @@ from ray_qjm.planning.events import Chunk
 #: Tasks whose sources and backends a worker process keeps: a driver that runs one task after the other, or a
 #: few at a time, must not have them loaded again for each chunk.
 _KEPT = 4
-
-#: Names by exact range that this process gives to Ray tasks. Ray keeps 50 kB for each name that it has ever seen
-#: (2.60: 2,000 Ray tasks took 7 MB under one name and 118 MB under as many), for as long as the driver lives.
-_EXACT = 100
-_exact: set[str] = set()
 
 _workers: OrderedDict[tuple[str, int], ChunkWorker] = OrderedDict()
 
@@ -67,17 +63,25 @@ class RayLauncher:
         setup: Reference to what its workers need, from ``messages.pack_setup``, in a list.
         backends: Name of each backend, and what a chunk on it reserves.
         only_here: Whether the cluster is this machine's own and won't grow.
+        name: What the user called the task.
 
     Raises:
         InvalidInputError: No node has the resources that a backend asks for.
     """
 
     def __init__(
-        self, task: str, setup: Sequence[Any], backends: Sequence[tuple[str, Resources]], *, only_here: bool
+        self,
+        task: str,
+        setup: Sequence[Any],
+        backends: Sequence[tuple[str, Resources]],
+        *,
+        only_here: bool,
+        name: str | None = None,
     ) -> None:
         self._task = task
         self._specs = list(backends)
         self._only_here = only_here
+        self._names = [ray_task_name(f"simulate on {backend}", name) for backend, _ in backends]
         self._setup = setup
         self._session = Session()
         self._running: dict[Chunk, Any] = {}
@@ -121,7 +125,7 @@ class RayLauncher:
         """Submit a chunk; ``done`` is called from a thread of Ray's."""
         self._session.check()
         resources = self._specs[chunk.backend][1]
-        options: dict[str, Any] = {"name": self._name(chunk), "num_cpus": resources.num_cpus}
+        options: dict[str, Any] = {"name": self._names[chunk.backend], "num_cpus": resources.num_cpus}
         if resources.num_gpus:
             options["num_gpus"] = resources.num_gpus
         if memory := max(chunk.memory, resources.memory_bytes or 0):
@@ -137,17 +141,6 @@ class RayLauncher:
             done(future.result() if error is None else error)
 
         reference.future().add_done_callback(call_back)
-
-    def _name(self, chunk: Chunk) -> str:
-        """What Ray's dashboard calls a chunk."""
-        name = self._specs[chunk.backend][0]
-        exact = f"simulate {chunk.start}-{chunk.stop} on {name}"
-        if exact in _exact or len(_exact) < _EXACT:
-            _exact.add(exact)
-            return exact
-        # Two digits: a hundred names or two more, however many chunks follow.
-        step = 10 ** max(0, len(str(chunk.start)) - 2)
-        return f"simulate near {chunk.start // step * step} on {name}"
 
     def put(self, payload: Payload) -> Any:
         """Keep a payload in Ray's object store, for ``start``."""

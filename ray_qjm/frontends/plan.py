@@ -50,8 +50,8 @@ class Plan:
         """The table, and what has to be said beside it."""
         sink = io.StringIO()
         console = Console(file=sink, width=_WIDTH, no_color=True, highlight=False)
-        console.print(self._table())
-        for line in self._lines():
+        console.print(self.table())
+        for line in self.lines():
             console.out(line)
         return "\n".join(line.rstrip() for line in sink.getvalue().splitlines()).rstrip()
 
@@ -68,19 +68,43 @@ class Plan:
             + "</tr>"
             for b in self.backends
         )
-        notes = "".join(f"<div>{escape(line)}</div>" for line in self._lines())
+        notes = "".join(f"<div>{escape(line)}</div>" for line in self.lines())
         return f"<table><tr>{head}</tr>{rows}</table>{notes}"
 
-    def _table(self) -> Table:
-        title = f"{self.circuits:,} circuits, nothing submitted yet"
-        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    def table(self, width: int = _WIDTH) -> Table:
+        """The table; on a console of few columns a line a fact, in place of a line a backend."""
+        if width < _WIDTH:
+            return self._upright()
+        table = Table(title=self._title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for name, justify in _COLUMNS:
             table.add_column(name, justify="left" if justify == "left" else "right")
         for backend in self.backends:
             table.add_row(*map(Text, _cells(backend)))  # a name may look like markup
         return table
 
-    def _lines(self) -> list[str]:
+    def _upright(self) -> Table:
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+            min_width=len(self._title) + 2,
+        )
+        facts = zip(*map(_cells, self.backends), strict=True)
+        for (name, _), cells in zip(_COLUMNS, facts, strict=True):
+            if not table.columns:
+                for each in map(Text, (name, *cells)):  # a name may look like markup
+                    table.add_column(each, justify="right" if table.columns else "left", overflow="fold")
+            else:
+                table.add_row(name, *map(Text, cells))
+        return table
+
+    @property
+    def _title(self) -> str:
+        return f"{self.circuits:,} circuits, nothing submitted yet"
+
+    def lines(self) -> list[str]:
+        """What has to be said beside it."""
         return [*map(str, self.beyond), *self.notes]
 
 

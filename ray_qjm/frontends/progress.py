@@ -137,8 +137,9 @@ class Bar(Silent):
             refresh_per_second=REDRAWS,
         )
         self._rows: dict[str, TaskID] = {}
+        self._told = False
         self._main = self._progress.add_task(
-            "circuits", total=None, facts="starting Ray and its workers", known=False
+            "circuits", total=None, facts="starting Ray and its workers", known=False, since=0.0
         )
 
     def __enter__(self) -> View:
@@ -148,15 +149,26 @@ class Bar(Silent):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Of a task that never began nothing remains to be seen.
+        self._progress.live.transient = not self._told
         self._progress.stop()
 
     def update(self, status: TaskStatus) -> None:
         """Set the rows."""
+        self._told = True
         finished = status.done + status.failed
         known = status.total is not None
         total = status.total if known or status.state == "running" else finished
+        # One that is only watched began before this bar.
+        before = max(0.0, status.elapsed_s - (self._progress.tasks[0].elapsed or 0.0))
         self._progress.update(
-            self._main, total=total, completed=finished, facts=_facts(status), known=known, refresh=False
+            self._main,
+            total=total,
+            completed=finished,
+            facts=_facts(status),
+            known=known,
+            since=before,
+            refresh=False,
         )
         for backend in status.backends:
             if len(status.backends) > 1 or backend.pending is not None:
@@ -192,8 +204,9 @@ class _Facts(ProgressColumn):
     def render(self, task: Row) -> Text:
         """Write them."""
         elapsed = task.finished_time if task.finished else task.elapsed
-        clock = f"  {_clock(elapsed)}" if task.description == "circuits" and elapsed is not None else ""
-        return Text.from_markup(f"{task.fields['facts']}{clock}", emoji=False)
+        since = task.fields.get("since")
+        shown = "" if since is None or elapsed is None else f"  {clock(since + elapsed)}"
+        return Text.from_markup(f"{task.fields['facts']}{shown}", emoji=False)
 
 
 def line(status: TaskStatus) -> str:
@@ -204,7 +217,7 @@ def line(status: TaskStatus) -> str:
     >>> line(TaskStatus("t1", None, "running", 1000, 300, 0, 0, 1.5, 200.0, (aer,)))
     'ray_qjm: running, 300/1,000 circuits (30%), 200/s, 2 chunks running, eta 0:03, elapsed 0:01'
     """
-    parts = [status.state, _amount(status)]
+    parts = [status.state, amount(status)]
     if status.rate:
         parts.append(f"{status.rate:,.0f}/s")
     if status.failed:
@@ -218,12 +231,13 @@ def line(status: TaskStatus) -> str:
     if not services and (running := status.jobs["running"]):
         parts.append(f"{running} chunks running")
     if status.state == "running" and status.eta_s is not None:
-        parts.append(f"eta {_clock(status.eta_s)}")
-    parts.append(f"elapsed {_clock(status.elapsed_s)}")
+        parts.append(f"eta {clock(status.eta_s)}")
+    parts.append(f"elapsed {clock(status.elapsed_s)}")
     return f"ray_qjm: {', '.join(parts)}"
 
 
-def _amount(status: TaskStatus, what: str = " circuits") -> str:
+def amount(status: TaskStatus, what: str = " circuits") -> str:
+    """How many circuits are finished, of how many."""
     finished = status.done + status.failed
     if status.total is None:
         return f"{finished:,}{what}"
@@ -232,7 +246,7 @@ def _amount(status: TaskStatus, what: str = " circuits") -> str:
 
 
 def _facts(status: TaskStatus) -> str:
-    parts = [_amount(status, what="")]  # the row is called "circuits"
+    parts = [amount(status, what="")]  # the row is called "circuits"
     if status.rate:
         parts.append(f"{status.rate:,.0f}/s")
     if status.failed:
@@ -244,13 +258,18 @@ def _facts(status: TaskStatus) -> str:
         if workers:  # what services do stands in rows of their own
             parts.append(f"{running} chunk{'' if running == 1 else 's'}{flying}")
         if status.eta_s is not None:
-            parts.append(f"eta {_clock(status.eta_s)}")
+            parts.append(f"eta {clock(status.eta_s)}")
     elif status.state != "done":
         parts.append(f"[yellow]{status.state}[/]")
     return "  ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(61.5), clock(3723)
+    ('1:01', '1:02:03')
+    """
     whole = int(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_qjm.errors import (
     CircuitFailedError,
@@ -14,16 +19,19 @@ from ray_qjm.errors import (
     WaitTimeoutError,
 )
 from ray_qjm.planning.status import TaskStatus
+from ray_qjm.results.jobs import JobLog
+from ray_qjm.results.labels import labels, write_labels
+from ray_qjm.results.objects import Objects
 from ray_qjm.results.report import lines
 from ray_qjm.results.rows import HeldRows
 from ray_qjm.results.task_result import TaskResult
+from ray_qjm.results.watch import StoredTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    import pyarrow as pa
-
+    from ray_qjm.results.jobs import Job
     from ray_qjm.results.report import FailureRange
     from ray_qjm.results.rows import Rows
 
@@ -58,7 +66,10 @@ class Run(Protocol):
         """Ranges of failed circuits, and how many failed beyond them."""
 
     def jobs(self) -> pa.Table:
-        """The table of jobs."""
+        """The table of jobs that have ended."""
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that haven't, as far as they are known; some may stand in the table by now."""
 
     def rows(self) -> Rows:
         """The rows by now."""
@@ -79,6 +90,7 @@ class Task:
     Args:
         run: Drives it, or sees it.
         info: Facts that stand in the result's metadata.
+        store: Where its rows are, if they outlive this process.
         circuits: The circuits, where the driver has them all.
         raise_failures: Whether circuits without counts are an error.
         complaint: Asked at the end for what went wrong with showing progress.
@@ -89,12 +101,14 @@ class Task:
         run: Run,
         *,
         info: Mapping[str, str],
+        store: str | None,
         circuits: Sequence[object] | None,
         raise_failures: bool,
         complaint: Callable[[], str | None],
     ) -> None:
         self._run = run
         self._info = info
+        self._store = store
         self._circuits = circuits
         self._raise_failures = raise_failures
         self._complaint = complaint
@@ -106,17 +120,74 @@ class Task:
         return self._run.task_id
 
     @property
-    def job_ids(self) -> list[str]:
-        """Jobs so far: those that have ended, and those that are at a service now.
+    def name(self) -> str | None:
+        """What people call it."""
+        return self._info.get("name")
 
-        On workers a job is a chunk and attempt, named ``<task>-<start>-<stop>``; services have ids of their own.
+    @property
+    def tags(self) -> list[str]:
+        """Further words of theirs."""
+        tags: list[str] = json.loads(self._info.get("tags", "[]"))
+        return tags
+
+    @property
+    def store(self) -> str | None:
+        """The directory or URI of its store, ``None`` if its rows are in memory."""
+        return self._store
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it is seen through its store only: another process runs it, or nobody does."""
+        return isinstance(self._run, StoredTask)
+
+    def relabel(self, *, name: str | None = None, tags: Sequence[str] | None = None) -> None:
+        """Call it something else; in its store too, if it has one.
+
+        Results that were taken before, and jobs at services, keep the words that they have.
+
+        Args:
+            name: ``None`` leaves it.
+            tags: All of them from now on; ``None`` leaves them.
+
+        Raises:
+            InvalidInputError: They are no texts.
+            StoreError: The store doesn't take them.
         """
-        ids: list[str] = self._run.jobs().column("job_id").to_pylist()
-        return [*ids, *(job for backend in self.status().backends for job in backend.job_ids)]
+        changed = labels(name, tags)
+        if self._store is not None:
+            write_labels(Objects(self._store, make=False), changed)
+        self._info = {**self._info, **changed}
+        self._result = None
+
+    @property
+    def jobs(self) -> pa.Table:
+        """All jobs so far, as ``TaskResult.jobs`` has them: those that have ended, then those that haven't.
+
+        These have no ``ended``, and no ``job_id`` until they are submitted; their states are ``"queued"`` (for a
+        permit), ``"intended"``, ``"unknown"``, ``"submitted"``, ``"running"`` and ``"cancelling"``. Of a task that
+        another process runs, chunks on workers are only counted: see ``status``.
+        """
+        # In this order: a job that ends meanwhile is in both.
+        going_on = self._run.open_jobs()
+        table = self._run.jobs()
+        log = JobLog(table)
+        names = pa.array([job.job_id for job in going_on if job.job_id is not None], pa.string())
+        twice = table.filter(pc.field("job_id").isin(names)).select(["backend", "job_id"]).to_pylist()
+        known = {(job["backend"], job["job_id"]) for job in twice}
+        for job in going_on:
+            if (job.backend, job.job_id) not in known:
+                log.add(job)
+        return log.table()
+
+    @property
+    def job_ids(self) -> list[str]:
+        """Jobs that were submitted so far: of services by their names, else ``<task>-<start>-<stop>``."""
+        return [job for job in self.jobs.column("job_id").to_pylist() if job is not None]
 
     def status(self) -> TaskStatus:
         """How many circuits and jobs are in which state; prints as a few lines."""
-        return self._run.status
+        status = self._run.status
+        return status if status.name == self.name else replace(status, name=self.name)
 
     def report(self) -> str:
         """What was done and what failed so far, a line for each run of circuits with one reason."""
@@ -124,6 +195,8 @@ class Task:
         ranges, unlisted = self._run.failures()
         total = status.total if status.total is not None else status.done + status.failed
         text = lines(ranges, status.done, total)
+        if status.cancelled:
+            text[-1] = f"{text[-1].rstrip('.')}, {status.cancelled} cancelled."
         if unlisted:
             text.insert(-1, f"... and {unlisted} more circuits, which the result lists.")
         if status.state == "running":
@@ -264,6 +337,16 @@ class Task:
 
     def _repr_html_(self) -> Any:
         return self.status()._repr_html_()
+
+
+def stop(task: Task) -> None:
+    """Cancel a task after Ctrl-C, and wait until it has ended; a second Ctrl-C doesn't wait for chunks that run."""
+    task.cancel()
+    try:
+        task.wait()
+    except KeyboardInterrupt:
+        task.cancel(force=True)
+        task.wait()
 
 
 def _what_failed(result: TaskResult, failed: int) -> str:

@@ -21,6 +21,7 @@ from ray_qjm.options import Quota
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.polling import Counter
 from ray_qjm.planning.quota import Cost, Meter, Purse
+from ray_qjm.planning.tally import Tally
 from ray_qjm.planning.tickets import FINAL, Ticket
 from ray_qjm.planning.verdicts import TRANSIENT, Verdict, no_credit
 from ray_qjm.planning.waiting import Waiting
@@ -50,6 +51,7 @@ class Book:
     ) -> None:
         self.meter = Meter(quota)
         self.purse = Purse(quota.budget)
+        self.tally = Tally()
         self.tickets: dict[str, Ticket] = {}
         #: Those of them that are ``AT_SERVICE``: of all others no time matters but that of the next permit.
         self._there: dict[str, Ticket] = {}
@@ -268,6 +270,7 @@ class Book:
             return  # it was found since
         ticket.sent_at = now
         ticket.verdict = verdict
+        self.tally.refused[ticket.counter, verdict.what] += 1
         if verdict.what == "unknown":
             ticket.move("lose")
             ticket.looks, ticket.look_at = 0, now
@@ -367,6 +370,7 @@ class Book:
     def _permit(self, ticket: Ticket, now: float) -> None:
         why_not = self.purse.why_not(ticket.cost)
         if why_not is not None:
+            self.tally.refused[ticket.counter, "no credit"] += 1
             self._end(ticket, "refuse", no_credit(why_not))
             return
         self.meter.take(ticket.tag)
@@ -550,7 +554,9 @@ class Book:
         ticket.move(what)
         ticket.verdict = verdict
         self._misses.pop(ticket.tag, None)
-        if ticket.client == NOBODY and ticket.told:
+        if ticket.client != NOBODY:
+            self.tally.over[ticket.counter, ticket.state] += 1
+        elif ticket.told:
             self._beside(ticket, ticket.state, verdict or _gone(ticket), client=ticket.told)
         if ticket.look_at < math.inf and ticket.job_id is not None:
             self._look(ticket, ticket.looked_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ray_qjm.options import Budget, Quota
 
@@ -29,6 +29,10 @@ class Cost:
         return Cost(
             self.jobs - other.jobs, self.executions - other.executions, self.qpu_seconds - other.qpu_seconds
         )
+
+    def limited(self) -> dict[str, float]:
+        """Of what is left of a budget all that has a limit."""
+        return {name: value for name, value in asdict(self).items() if value < math.inf}
 
 
 @dataclass(slots=True)

@@ -36,7 +36,6 @@ class BackendStatus:
         position: Of the foremost job in the service's queue, where it tells.
         eta_s: Seconds until that one begins, where the service tells.
         closed: Why it takes nothing more.
-        job_ids: Of jobs that were submitted and haven't ended, as the service calls them.
         trouble: Why one of its jobs doesn't get on just now: it is refused for a while, or can't be asked.
     """
 
@@ -52,7 +51,6 @@ class BackendStatus:
     position: int | None = None
     eta_s: float | None = None
     closed: str | None = None
-    job_ids: tuple[str, ...] = ()
     trouble: str | None = None
 
     def words(self) -> str:
@@ -65,11 +63,16 @@ class BackendStatus:
             return ""
         found = [f"{self.pending} job{'s' * (self.pending != 1)} pending"]
         found += [f"{self.queued} queued here"] if self.queued else []
-        found += [f"position {self.position}"] if self.position is not None else []
-        found += [f"starts in about {_about(self.eta_s)}"] if self.eta_s else []
+        found += place_words(self.position, self.eta_s)
         found += [f"trouble: {shorten(self.trouble, 80)}"] if self.trouble else []
         found += [f"closed ({self.closed.partition(':')[0]})"] if self.closed else []
         return ", ".join(found)
+
+
+def place_words(position: int | None, eta_s: float | None) -> list[str]:
+    """Where a job stands in a service's queue, as far as it tells."""
+    found = [] if position is None else [f"position {position}"]
+    return found + ([f"starts in about {_about(eta_s)}"] if eta_s else [])
 
 
 def _about(seconds: float) -> str:
@@ -142,10 +145,7 @@ class TaskStatus:
     @classmethod
     def of_plain(cls, values: Mapping[str, Any]) -> TaskStatus:
         """What ``plain`` gave."""
-        backends = tuple(
-            BackendStatus(**{**backend, "job_ids": tuple(backend.get("job_ids", ()))})
-            for backend in values["backends"]
-        )
+        backends = tuple(BackendStatus(**backend) for backend in values["backends"])
         return cls(**{**values, "backends": backends})
 
     def lines(self) -> list[str]:
@@ -231,8 +231,7 @@ def snapshot(
         cancelled: See there.
         elapsed_s: See there.
         rate: See there.
-        services: By position what a service's line says: ``pending``, ``queued``, ``position``, ``eta_s``, ``job_ids``,
-            ``trouble``.
+        services: By position what a service's line says: ``pending``, ``queued``, ``position``, ``eta_s``, ``trouble``.
     """
     backends = tuple(
         BackendStatus(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ray_qjm.results.task_result import TaskResult, UnknownCircuitError
+from ray_qjm.errors import UnknownCircuitError
+from ray_qjm.results.task_result import TaskResult
 from ray_qjm.results.views import CircuitResult
 
 __all__ = ["CircuitResult", "TaskResult", "UnknownCircuitError"]

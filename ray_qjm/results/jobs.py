@@ -16,10 +16,11 @@ _OPEN = 4096
 class Job(NamedTuple):
     """One submission, in the order of ``JOBS_SCHEMA``; times are seconds since the epoch.
 
-    ``usage_s`` are the seconds of QPU that a service billed; ``None`` where it tells none.
+    ``usage_s`` are the seconds of QPU that a service billed; ``None`` where it tells none. A job that hasn't ended has
+    no ``ended``, and one that hasn't been submitted no ``job_id``.
     """
 
-    job_id: str
+    job_id: str | None
     backend: str
     start: int
     stop: int
@@ -28,7 +29,7 @@ class Job(NamedTuple):
     reason: str | None
     submitted: float | None
     started: float | None
-    ended: float
+    ended: float | None
     circuits: int
     shots: int | None
     seconds: float | None

@@ -194,6 +194,11 @@ class Objects:
         """Where an object is, as other tools want it: a path on a local disk, else a URI."""
         return f"{self.root}/{name}" if self.directory is None else str(self.directory / name)
 
+    @property
+    def place(self) -> str:
+        """The root as people write it: a path on a local disk, else a URI."""
+        return self.root if self.directory is None else str(self.directory)
+
     def entries(self, prefix: str) -> list[Entry]:
         """The objects below ``prefix/``, by name."""
 
@@ -202,6 +207,14 @@ class Objects:
             return sorted(Entry(item["path"], item["size"]) for item in found)
 
         return self._tried(f"list {prefix}", find)
+
+    def folders(self) -> list[str]:
+        """Names of the folders right below the root."""
+
+        def find() -> list[str]:
+            return sorted(obstore.list_with_delimiter(self._store)["common_prefixes"])
+
+        return self._tried("list", find)
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove objects; those that aren't there are no error."""
@@ -243,6 +256,8 @@ class Objects:
             return LocalStore(self.directory)
         except OSError as error:
             raise InvalidInputError(f"store {self.root} can't be made: {error.strerror or error}.") from error
+        except InvalidInputError:
+            raise
         except (BaseError, ValueError) as error:
             raise InvalidInputError(f"store {self.root} can't be opened: {_first_line(error)}.") from error
 
@@ -328,7 +343,8 @@ def absolute(root: str | os.PathLike[str]) -> str:
         text.encode()
         scheme, separator, rest = text.partition("://")
         if not separator:
-            if text.partition(":/")[0] in _SCHEMES:
+            before, colon, _ = text.partition(":/")
+            if colon and before in _SCHEMES:
                 raise InvalidInputError(
                     f"store {text!r} looks like a URI, which has two slashes after the colon."
                 )

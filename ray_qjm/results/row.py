@@ -19,8 +19,8 @@ class Row:
 
     Attributes:
         circuit: Row number.
-        status: ``"done"``, ``"partial"`` (fewer shots than asked for), ``"failed"`` or
-            ``"cancelled"``; the last two have no counts.
+        status: ``"done"``, ``"partial"`` (fewer shots than asked for, or no single shots though asked
+            for), ``"failed"`` or ``"cancelled"``; the last two have no counts.
         backend: Name of the backend that ran it.
         clbits: Number of classical bits, loose ones included.
         registers: JSON ``[["a",[0,1]],["b",[2,3,4]]]``: the clbits of each register, lowest first.

@@ -107,8 +107,24 @@ def look(objects: Objects) -> Look:
     """See what stands in a store, whoever may be writing.
 
     Raises:
-        StoreDamagedError: Rows are there and nothing that says of what.
+        StoreDamagedError: Rows are there and nothing that says of what; or a newer version of this package wrote them.
     """
+    try:
+        task, record, end, numbers = _records(objects)
+    except StoreDamagedError as error:
+        raise StoreDamagedError(f"{objects.root}: {error}") from None
+    parts = [] if end is not None else _parts_since(objects, 0 if record is None else record.epoch)
+    if task is None and parts:
+        raise StoreDamagedError(
+            f"store {objects.root} has {len(parts)} parts, and neither {TASK} nor a record of an epoch can be read: "
+            "what they are of isn't known. Move it away, or give another store."
+        )
+    return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
+
+
+def _records(
+    objects: Objects,
+) -> tuple[TaskRecord | None, EpochRecord | None, EndRecord | None, list[int]]:
     numbers = sorted((_number(entry.name) for entry in objects.entries("epochs")), reverse=True)
     record = end = None
     for number in numbers:
@@ -117,13 +133,7 @@ def look(objects: Objects) -> Look:
             end = read_end(objects.read(end_name(number)))
             break
     task = record.task if record is not None else read_task(objects.read(TASK))
-    parts = [] if end is not None else _parts_since(objects, 0 if record is None else record.epoch)
-    if task is None and parts:
-        raise StoreDamagedError(
-            f"store {objects.root} has {len(parts)} parts, and neither {TASK} nor a record of an epoch can be read: "
-            "what they are of isn't known. Move it away, or give another store."
-        )
-    return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
+    return task, record, end, numbers
 
 
 def peek(
@@ -342,7 +352,7 @@ def _jobs_and(objects: Objects, heads: Mapping[PartName, Head]) -> JobLog:
         for job in head.jobs
         if (job.backend, job.job_id) not in known
     }
-    for job in sorted(found.values(), key=lambda job: (job.ended, job.job_id)):
+    for job in sorted(found.values(), key=lambda job: (job.ended or 0.0, job.job_id or "")):
         log.add(job)
     return log
 

@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray_qjm.errors import StoreUnavailableError
+from ray_qjm.planning.orders import Run
+from ray_qjm.planning.tickets import FINAL
+from ray_qjm.results.jobs import Job
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.records import seal, unseal
+
+#: Below a task's store: what was submitted, in a folder an epoch.
+SUBMISSIONS = "submissions"
 
 #: A writer's batches that are kept before they are folded into one.
 MANY = 256
@@ -121,6 +127,30 @@ def submissions(objects: Objects, folder: str) -> dict[str, dict[str, Any]]:
             for entry in found.values():
                 entry.pop(ANEW, None)
             return {tag: entry for tag, entry in found.items() if not entry.get("gone")}
+
+
+def job_of(entry: Entry) -> Job:
+    """A job that has its id, for the table of jobs: as its entry last said."""
+    runs = [Run(*run) for run in entry["runs"]]
+    started, submitted = entry.get("started"), entry.get("submitted")
+    begun = submitted if started is None else started
+    ended = (entry.get("ended") or submitted or 0.0) if entry["state"] in FINAL else None
+    return Job(
+        job_id=entry["job_id"],
+        backend=entry["backend"],
+        start=min(run.start for run in runs),
+        stop=max(run.stop for run in runs),
+        attempt=entry["attempt"],
+        state=entry["state"],
+        reason=entry.get("reason"),
+        submitted=submitted,
+        started=started,
+        ended=ended,
+        circuits=sum(run.circuits for run in runs),
+        shots=sum(run.executions for run in runs),
+        seconds=None if begun is None or ended is None else max(0.0, ended - begun),
+        usage_s=entry.get("usage_s"),
+    )
 
 
 def _names(objects: Objects, folder: str) -> list[str]:

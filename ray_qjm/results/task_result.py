@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError
+from ray_qjm.errors import AmbiguousCircuitError, InvalidInputError, UnknownCircuitError
 from ray_qjm.results import export, html, observables, plots
 from ray_qjm.results.compaction import compact
 from ray_qjm.results.report import lines, merge, ranges
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qiskit.primitives import PrimitiveResult
     from qiskit.result import Result
-
-
-class UnknownCircuitError(InvalidInputError, LookupError):
-    """No row answers to this name or circuit."""
 
 
 class TaskResult:
@@ -189,7 +185,29 @@ class TaskResult:
         """
         if circuit is None:
             return [row.counts() for row in self]
-        return self._find(circuit).counts()
+        return self.find(circuit).counts()
+
+    def find(self, circuit: object) -> CircuitResult:
+        """The row of a circuit; ``circuit``, and what is raised, as for ``get_counts``."""
+        if isinstance(circuit, str):
+            return self._named(circuit, f"name {circuit!r}")
+        if hasattr(circuit, "__index__"):
+            return self._row(operator.index(circuit))
+        name = getattr(circuit, "name", None)
+        if not isinstance(name, str):
+            raise InvalidInputError(
+                f"a circuit is asked for by number, name or QuantumCircuit, not by {type(circuit).__name__}."
+            )
+        rows = self._by_identity.get(id(circuit))
+        if rows is None:
+            return self._named(name, f"circuit {name!r}")
+        if len(rows) > 1:
+            raise AmbiguousCircuitError(f"circuit {name!r}", rows)
+        return self._row(rows[0])
+
+    def jobs_of(self, circuit: object) -> pa.Table:
+        """The jobs in which a circuit was run: rows of ``jobs``; ``circuit`` as for ``get_counts``."""
+        return self.jobs.take(pa.array(self.find(circuit).jobs, pa.int32()))
 
     def get_memory(self, circuit: object) -> list[str]:
         """The bit string of every shot, in shot order; ``circuit`` as for ``get_counts``.
@@ -198,7 +216,7 @@ class TaskResult:
             InvalidInputError: The task didn't keep the shots: run with ``memory=True``.
             CircuitFailedError: The circuit has none.
         """
-        return self._find(circuit).memory()
+        return self.find(circuit).memory()
 
     def expectation(self, observable: Any) -> NDArray[np.float64]:
         """Expectation value of a diagonal observable for every circuit.
@@ -257,7 +275,7 @@ class TaskResult:
 
     def plot_counts(self, circuit: object, *, max_bars: int = 32, ax: Axes | None = None) -> Axes:
         """Draw the counts of one circuit; see ``plots.plot_counts``."""
-        return plots.plot_counts(self._find(circuit), max_bars=max_bars, ax=ax)
+        return plots.plot_counts(self.find(circuit), max_bars=max_bars, ax=ax)
 
     def plot_outcomes(self, *, max_outcomes: int = 32, ax: Axes | None = None) -> Axes:
         """Draw how often each outcome came, over all circuits; see ``plots.plot_outcomes``."""
@@ -314,23 +332,6 @@ class TaskResult:
             raise IndexError(f"no circuit {number}: {span}.")
         part = self._rows.part_at(index)
         return CircuitResult(part, index - part.start)
-
-    def _find(self, circuit: object) -> CircuitResult:
-        if isinstance(circuit, str):
-            return self._named(circuit, f"name {circuit!r}")
-        if hasattr(circuit, "__index__"):
-            return self._row(operator.index(circuit))
-        name = getattr(circuit, "name", None)
-        if not isinstance(name, str):
-            raise InvalidInputError(
-                f"a circuit is asked for by number, name or QuantumCircuit, not by {type(circuit).__name__}."
-            )
-        rows = self._by_identity.get(id(circuit))
-        if rows is None:
-            return self._named(name, f"circuit {name!r}")
-        if len(rows) > 1:
-            raise AmbiguousCircuitError(f"circuit {name!r}", rows)
-        return self._row(rows[0])
 
     def _named(self, name: str, what: str) -> CircuitResult:
         rows = self._by_name.get(name)

@@ -20,6 +20,7 @@ from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.status import BackendStatus, TaskStatus
 from ray_qjm.results.counts import blank, with_jobs
 from ray_qjm.results.jobs import Job
+from ray_qjm.results.labels import read_labels
 from ray_qjm.results.lease import LEASE_S, beat_name, cancel_name, is_dead
 from ray_qjm.results.objects import Objects
 from ray_qjm.results.part_files import Head
@@ -27,6 +28,7 @@ from ray_qjm.results.records import TaskRecord, read_beat
 from ray_qjm.results.report import FailureRange, clipped, merge
 from ray_qjm.results.store import SHOTS, Look, heads_of, jobs_of, look
 from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.submissions import SUBMISSIONS, job_of, submissions
 from ray_qjm.results.winners import PartName, Taken
 
 #: How often a store is looked at for news.
@@ -62,7 +64,8 @@ class StoredTask:
         """Facts that stand in the result's metadata."""
         record = look(self.objects).record
         backends = json.dumps([] if record is None else list(record.backends))
-        return {**self.task.info, "task_id": self.task_id, "seed": str(self.task.seed), "backends": backends}
+        facts = {"task_id": self.task_id, "seed": str(self.task.seed), "backends": backends}
+        return {**self.task.info, **read_labels(self.objects), **facts}
 
     @property
     def status(self) -> TaskStatus:
@@ -128,6 +131,16 @@ class StoredTask:
     def jobs(self) -> pa.Table:
         """The table of jobs."""
         return jobs_of(self.objects, look(self.objects)).table()
+
+    def open_jobs(self) -> list[Job]:
+        """Jobs that services have, as their desks wrote it down, and such as have ended since the last part came.
+
+        Chunks on workers aren't written down: they end within seconds. The status tells their number.
+        """
+        if look(self.objects).end is not None:
+            return []  # the table has them all
+        entries = submissions(self.objects, SUBMISSIONS).values()
+        return [job_of(entry) for entry in entries if entry.get("job_id") is not None]
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits, and how many circuits failed beyond those: none."""

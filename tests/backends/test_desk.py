@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -400,3 +401,26 @@ def test_a_quota_is_changed_only_while_nobody_uses_it() -> None:
         assert desk.take_quota(one) == other
         desk.bye("task")
         assert desk.take_quota(one) == one
+
+
+def test_whoever_watches_is_told_what_was_sent_refused_and_ended_and_no_word_of_the_service() -> None:
+    """Of five jobs one is refused at first, one gets no reply, and two are more than the budget has."""
+    script = Script(
+        run_s=lambda job: 0.01,
+        faults=lambda number: {0: Fault(0, code=3458), 2: Fault(0, reply="drop")}.get(number, Fault()),
+    )
+    scene, states = Scene(script), queue.SimpleQueue[Any]()
+    quota = Quota(max_pending=1, budget=Budget(jobs=3))
+    with scene.desk(Memory(), quota, watch=states.put, look_around_s=0.02) as desk:
+        client = Reader(desk)
+        desk.enqueue("task", [request(f"x{number}") for number in range(5)])
+        for number in range(5):
+            client.end(f"x{number}")
+        state = states.get(timeout=30)
+        while sum(state["over"].get("a", {}).values()) < 5:
+            state = states.get(timeout=30)
+    assert state["submitted"] == {"a": 5} and state["retried"] == {"a": 2}
+    assert state["refused"] == {"a": {"wait": 1, "unknown": 1, "no credit": 2}}
+    assert state["over"] == {"a": {"done": 3, "refused": 2}}
+    assert state["left"] == {"jobs": 0} and state["waiting"] == {"a": 0}
+    assert (state["pending"], state["max_pending"]) == (0, 1)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from ray_qjm.backends.base import FetchFailed
+from ray_qjm.backends.base import FetchFailed, JobGoneError
 from ray_qjm.backends.desk import Desk
 from ray_qjm.backends.desk_messages import Client
+from ray_qjm.errors import BackendResultError
 from ray_qjm.options import Quota, RetryPolicy
 from ray_qjm.planning.verdicts import Verdict
 from tests.backends.test_desk import POLLS, RETRY, Memory, Reader, Scene, request
@@ -77,6 +78,38 @@ def test_a_fetch_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
         client.end("x")
         assert desk.fetch("x") == FetchFailed("no answer after 0.2 s", final=False)
         let_go.set()
+
+
+@pytest.mark.parametrize(
+    ("error", "final"),
+    [
+        (BackendResultError("half of it is missing"), True),
+        (TypeError("None is no list"), True),
+        (AttributeError("no array"), True),
+        (JobGoneError("its process has ended"), True),
+        (ValueError("a page"), False),
+        (KeyError("results"), False),
+        (ConnectionError("cut"), False),
+        (PermissionError("401"), False),
+    ],
+)
+def test_a_result_that_cannot_be_read_is_not_asked_for_again(
+    error: Exception, final: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(job_id: str) -> Any:
+        raise error
+
+    scene = Scene()
+    monkeypatch.setattr(scene.adapter, "fetch", fetch)
+    with scene.desk(Memory()) as desk:
+        client = Reader(desk)
+        desk.enqueue("task", [request("x")])
+        client.end("x")
+        found = desk.fetch("x")
+    assert isinstance(found, FetchFailed) and found.final == final
+    assert str(error) in found.reason
+    unreadable = final and not isinstance(error, JobGoneError)
+    assert found.reason.endswith("; asking again gives the same") == unreadable
 
 
 def test_a_store_that_cannot_be_read_before_a_submission_is_no_fault_of_its_circuits() -> None:

@@ -326,4 +326,4 @@ def test_job_objects_of_attempts_that_failed_are_dropped() -> None:
         desk.forget([f"t{number}"])
     until(lambda: not desk.state()["jobs"])
     desk.close()
-    assert not adapter._jobs._jobs and not adapter._sizes
+    assert not adapter._jobs._jobs and not adapter._sent

@@ -104,7 +104,7 @@ def test_backend_that_seeds_lists_in_its_own_way_is_run_one_by_one() -> None:
         (answer({}, 10), "gave no counts"),
         (answer({"0x1": 10}, 10, success=False, status="ERROR: out of ions"), "ERROR: out of ions"),
         (answer({"0x1": 11}, 10), "gave 11 shots, 10 were asked for"),
-        (answer({"pear": 10}, 10), "ValueError"),
+        (answer({"pear": 10}, 10), "gave outcome 'pear', which is no string of bits"),
     ],
     ids=["no data", "empty", "failed", "too many", "no number"],
 )

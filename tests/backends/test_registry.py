@@ -10,13 +10,18 @@ import cloudpickle
 import pytest
 from qiskit_aer import AerSimulator
 
-from ray_qjm.backends.registry import check_loaded, check_options, choose
+from ray_qjm.backends.registry import MakeAdapter, check_loaded, check_options, choose
 from ray_qjm.errors import InvalidInputError, UnknownBackendError
 from ray_qjm.options import BackendSpec
 from tests.backends.strange import Strange
+from tests.backends.test_desk import Scene
 
 
 def make() -> Strange:
+    return Strange()
+
+
+def make_with(token: str) -> Strange:
     return Strange()
 
 
@@ -90,6 +95,23 @@ def test_run_options_are_those_that_the_backend_lists() -> None:
     with pytest.raises(InvalidInputError, match="no option 'memory'"):
         choose([Strange()], memory=True)
     check_options(Strange(options=("memory",)), "strange", {}, memory=True)
+
+
+def test_options_of_an_adapter_of_the_users_own_belong_to_its_factory() -> None:
+    adapter = Scene().adapter
+    assert MakeAdapter(lambda: adapter, "own", {})() is adapter
+    with pytest.raises(InvalidInputError, match=r"run_options of own has 'colour'.*takes none"):
+        MakeAdapter(lambda: adapter, "own", {"colour": 1})()
+
+
+def test_what_may_hold_a_token_is_not_shown() -> None:
+    spec = BackendSpec(functools.partial(make_with, token="t0k3n"), run_options={"key": "t0k3n"})
+    backend = Strange()
+    backend.token = "t0k3n"
+    shown = [repr(spec), repr(choose(spec)[0]), repr(choose(BackendSpec(backend, placement="actor"))[0])]
+    assert shown[0] == "BackendSpec(make_with, run_options={'key': ...})"
+    assert "t0k3n" not in "".join(shown)
+    assert repr(BackendSpec("aer", weight=2)) == "BackendSpec('aer', weight=2)"
 
 
 def test_factory_of_something_else_is_refused_on_the_worker() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from qiskit import QuantumCircuit
 from qiskit.circuit.random import random_circuit
 
 from ray_qjm.backends.registry import choose
+from ray_qjm.circuits.identity import digest
 from ray_qjm.circuits.sources import make_source
 from ray_qjm.cluster import chunk_work
 from ray_qjm.cluster.chunk_work import ChunkWorker
-from ray_qjm.cluster.messages import Outcome, TaskSetup, read_batches
+from ray_qjm.cluster.messages import Outcome, StoreSetup, TaskSetup, read_batches
 from ray_qjm.options import TranspileOptions
 from ray_qjm.planning.events import Chunk, Deferred
+from ray_qjm.results.lease import epoch_name
+from ray_qjm.results.objects import Objects
 
 COUNT = 40
 BROKEN, WIDE = 11, (17, 23)
@@ -33,10 +37,10 @@ def circuit(index: int, rng: np.random.Generator) -> QuantumCircuit:
     return random_circuit(3, 3, measure=True, seed=int(rng.integers(2**32)))
 
 
-def worker() -> ChunkWorker:
+def worker(store: StoreSetup | None = None) -> ChunkWorker:
     source: Any = make_source(circuit, COUNT)
     backends = [(choice.name, choice.spec, choice.load) for choice in choose(["aer"], memory=False)]
-    return ChunkWorker(TaskSetup(source, backends, TranspileOptions(), 7, 100, False, {}), 0)
+    return ChunkWorker(TaskSetup(source, backends, TranspileOptions(), 7, 100, False, {}, store), 0)
 
 
 def rows(outcome: Outcome) -> pa.Table:
@@ -70,3 +74,24 @@ def test_no_more_circuits_are_alive_than_are_worked_off_at_once(monkeypatch: pyt
     monkeypatch.setattr(made._backend, "run", counted)
     made.run(Chunk(0, COUNT), None, None)
     assert asked == [10, 8, 9, 10]
+
+
+def test_a_chunk_tells_the_seconds_of_its_stages() -> None:
+    """Its own, in a worker that has run others."""
+    found = worker()
+    for _ in range(2):
+        outcome = found.run(Chunk(0, COUNT), None, None)
+        assert set(outcome.stages) == {"build", "transpile", "run", "pack"}
+        assert all(seconds > 0 for seconds in outcome.stages.values())
+        assert sum(outcome.stages.values()) <= outcome.seconds
+        assert outcome.size == len(outcome.data) > 0
+
+
+def test_a_chunk_for_a_store_tells_what_it_wrote(tmp_path: Path) -> None:
+    objects = Objects(str(tmp_path))
+    record = b"an epoch's record"
+    objects.create(epoch_name(1), record)
+    written = worker(StoreSetup(objects, "t", 1, digest(record))).run(Chunk(0, 10), None, None)
+    assert set(written.stages) == {"build", "transpile", "run", "pack", "write"}
+    assert written.data == b"" and written.stored == ((0, 10),)
+    assert written.size == sum(part.stat().st_size for part in (tmp_path / "parts").rglob("*.parquet"))

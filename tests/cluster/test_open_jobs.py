@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ray_qjm.cluster import open_jobs
-from ray_qjm.cluster.backend_actor import SUBMISSIONS
 from ray_qjm.cluster.open_jobs import EarlierJobs, earlier_jobs, settle
 from ray_qjm.errors import InvalidInputError
 from ray_qjm.planning.events import Chunk
@@ -17,7 +16,7 @@ from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.jobs import Job, JobLog
 from ray_qjm.results.objects import Objects
-from ray_qjm.results.submissions import SubmissionLog, submissions
+from ray_qjm.results.submissions import SUBMISSIONS, SubmissionLog, submissions
 
 
 def entry(

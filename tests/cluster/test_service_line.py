@@ -298,13 +298,13 @@ def test_a_job_that_the_service_does_not_cancel_is_named(
     scene.line.close()
 
 
-def test_jobs_at_the_service_and_their_troubles_are_told(scene: Scene) -> None:
+def test_troubles_of_jobs_at_the_service_are_told(scene: Scene) -> None:
     scene.line.begin()
     scene.start(0, 4)
     tag = scene.jobs.get(timeout=20).tag
     scene.say(tag, "submitted", "job-7", facts={"position": 3})
     scene.settled()
-    assert scene.line.stand()["job_ids"] == ("job-7",) and scene.line.stand()["trouble"] is None
+    assert scene.line.stand()["position"] == 3 and scene.line.stand()["trouble"] is None
     scene.say(
         tag, "submitted", "job-7", facts={"trouble": "it can't be asked how it is (ConnectionError: reset)"}
     )

@@ -194,3 +194,10 @@ def test_what_no_second_try_mends_is_told_at_once(
         disk_store.create("task.json", b"{}")
     assert calls == 1
     assert "tried for" not in str(caught.value)
+
+
+def test_folders_right_below_the_root(store: Objects) -> None:
+    assert store.folders() == []
+    for name in ("b/task.json", "a/parts/1/0-10.parquet", "a/task.json", "task.json"):
+        store.create(name, b"{}")
+    assert store.folders() == ["a", "b"]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from ray_qjm.frontends.plan import Plan
 from ray_qjm.planning.plan import BackendPlan, Beyond
@@ -61,3 +64,13 @@ def test_less_than_a_second_of_qpu_is_a_time() -> None:
 def test_notebooks_get_a_table_without_markup_of_others() -> None:
     html = Plan(1, (BackendPlan("<b>", 1),), ("<i>",))._repr_html_()
     assert "<td" in html and "<b>" not in html and "<i>" not in html
+
+
+def test_on_few_columns_each_fact_has_a_line() -> None:
+    console = Console(width=60, file=io.StringIO(), no_color=True)
+    console.print(Plan(10_000, (TORINO, BackendPlan("aer", 1000))).table(60))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.split() for line in console.file.getvalue().splitlines() if line.strip()]
+    assert lines[0][0] == "10,000"
+    assert lines[1] == ["backend", "torino", "aer"]
+    assert ["jobs", "3", "on", "workers"] in lines and ["executions", "4,096,000"] in lines

@@ -47,7 +47,12 @@ def test_bar_of_a_million_stays_on_one_line(width: int) -> None:
     text = drawn(status(done=234_567, total=1_000_000, failed=5), width=width)
     frames = [line for line in text.splitlines() if "234,572/1,000,000 (23%)" in line]
     assert frames
-    assert all("circuits" in frame and "eta 1:03:47" in frame and "0:00" in frame for frame in frames)
+    assert all("circuits" in frame and "eta 1:03:47" in frame and "1:01" in frame for frame in frames)
+
+
+def test_bar_that_is_left_before_anything_ran_leaves_nothing() -> None:
+    text = drawn()
+    assert "starting Ray" in text and "\x1b[2K" in text.rpartition("starting Ray")[2]
 
 
 def test_bar_of_unknown_length_has_no_share() -> None:

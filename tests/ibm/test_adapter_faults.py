@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ray_qjm.backends.ibm_session import NotSentError
 from ray_qjm.planning.verdicts import Verdict
 from tests.ibm.script import API_KEY
 from tests.ibm.service import IbmService
-from tests.ibm.submitting import SUBMIT, adapter, job, ones
+from tests.ibm.submitting import SUBMIT, adapter, job, ones, wait_until_ended
 
 KINDS = ("executor", "sampler")
 USAGE = "GET /instances/usage"
@@ -210,6 +211,19 @@ def test_metrics_are_worth_no_failure(ibm: IbmService) -> None:
     one = adapter()
     job_id = one.submit(job("t-1", ones(0)))
     assert one.status([job_id])[job_id].state == "submitted"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_result_whose_error_quotes_the_key_does_not_hand_it_on(ibm: IbmService, kind: Any) -> None:
+    one = adapter(sampler=kind)
+    job_id = one.submit(job("t-1", ones(0)))
+    wait_until_ended(one, job_id)
+    for message, told in ((f"bad key {API_KEY}", "bad key <API key>"), ("no key in it", "no key in it")):
+        ibm.script(faults=[{"on": "GET /jobs/{id}/results", "status": 400, "message": message}])
+        with pytest.raises(Exception, match=told) as raised:
+            one.fetch(job_id)
+        shown = "".join(traceback.format_exception(raised.value))
+        assert API_KEY not in shown and type(raised.value).__name__ == "RequestsApiError"
 
 
 def test_a_cancel_is_sent_once(ibm: IbmService) -> None:

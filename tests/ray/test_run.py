@@ -18,7 +18,7 @@ from qiskit_aer.noise import NoiseModel, depolarizing_error
 
 import ray_qjm
 from ray_qjm import BackendSpec, QasmFiles, QpyFiles, Resources, RunOptions, Sweep, TranspileOptions
-from ray_qjm.cluster import workers
+from ray_qjm.cluster import naming
 from ray_qjm.errors import (
     BackendLoadError,
     CircuitFailedError,
@@ -543,16 +543,15 @@ def test_table_is_valid_arrow_and_tells_what_it_is() -> None:
     assert sum(job["circuits"] for job in jobs) == 50
 
 
-def test_ray_tasks_are_named_by_their_range_and_coarsely_once_there_are_many(
+def test_ray_tasks_are_named_by_what_they_do_and_few_names_lead_with_a_task_s(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ray keeps memory for each name, so that a million chunks can't each have one of their own."""
-    monkeypatch.setattr(workers, "_exact", set())
-    monkeypatch.setattr(workers, "_EXACT", 2)
-    result = run(named_by_ray, count=400, options=RunOptions(max_chunk=4))
-    named = [row.metadata["ray_task"] for row in result]
-    assert named[:4] == ["simulate 0-4 on aer"] * 4
-    assert named[4:8] == ["simulate 4-8 on aer"] * 4
-    assert named[8] == "simulate near 8 on aer"
-    assert named[123] == "simulate near 120 on aer"
-    assert len(set(named)) <= 2 + 25 + 30
+    """Ray's dashboard has a bar for each name, and keeps memory for it."""
+    monkeypatch.setattr(naming, "_led", set())
+    monkeypatch.setattr(naming, "MOST", 1)
+    found = [
+        {row.metadata["ray_task"] for row in run(named_by_ray, count=9, name=name)}
+        for name in ("coins", None, "coins", "others")
+    ]
+    with_name, without = {"coins: simulate on aer"}, {"simulate on aer"}
+    assert found == [with_name, without, with_name, without]

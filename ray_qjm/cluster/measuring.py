@@ -1,0 +1,129 @@
+"""What is measured: of a task by its coordinator, of an account by its desk. Nothing here raises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ray_qjm.cluster.messages import Outcome
+from ray_qjm.cluster.metrics import Sums, TaskGauges, label, quietly, record
+from ray_qjm.planning.status import TaskStatus
+
+
+class TaskMeasures:
+    """Measures one task.
+
+    Args:
+        task_id: Of the task.
+        name: What the user called it.
+    """
+
+    def __init__(self, task_id: str, name: str | None) -> None:
+        self._gauges = TaskGauges(task_id, name)
+        self._sums = Sums()
+
+    def see(self, status: TaskStatus, left: Mapping[str, float]) -> None:
+        """How the task is, a few times a minute.
+
+        Args:
+            status: Of the task.
+            left: What is left of its budget, of all that has a limit.
+        """
+        quietly(lambda: self._see(status, left))
+
+    def landed(self, backend: str, outcome: Outcome) -> None:
+        """A chunk came back."""
+        quietly(lambda: self._landed(label(backend), outcome))
+
+    def took(self, backend: str, stages: Mapping[str, float]) -> None:
+        """A chunk or a job has spent so many seconds in these stages."""
+        quietly(lambda: _took(label(backend), stages))
+
+    def packed(self, backend: str, size: int) -> None:
+        """Circuits of a chunk have become so many bytes, for a service."""
+        quietly(lambda: _moved(label(backend), "circuits", size))
+
+    def close(self) -> None:
+        """The task has ended."""
+        quietly(self._gauges.close)
+
+    def _see(self, status: TaskStatus, left: Mapping[str, float]) -> None:
+        put, tell = self._gauges.set, self._sums.tell
+        for at in status.backends:
+            backend = label(at.name)
+            for state, circuits in (("done", at.done), ("failed", at.failed), ("running", at.running)):
+                put("qjm_circuits", circuits, backend, state)
+            chunks = (("running", at.jobs_running), ("done", at.jobs_done), ("crashed", at.jobs_failed))
+            for state, number in chunks:
+                put("qjm_chunks", number, backend, state)
+            if at.pending is not None:
+                put("qjm_jobs", at.pending, backend, "pending")
+                put("qjm_jobs", at.queued or 0, backend, "queued")
+            tell("qjm_finished_circuits", at.done, backend, "done")
+            tell("qjm_finished_circuits", at.failed, backend, "failed")
+            tell("qjm_finished_chunks", at.jobs_done, backend, "done")
+            tell("qjm_finished_chunks", at.jobs_failed, backend, "crashed")
+        # What no backend of this session has run: circuits of earlier ones, and of a source that ended too early.
+        put("qjm_circuits", status.done - sum(at.done for at in status.backends), "", "done")
+        put("qjm_circuits", status.failed - sum(at.failed for at in status.backends), "", "failed")
+        put("qjm_circuits", status.cancelled, "", "cancelled")
+        put("qjm_circuits", status.waiting or 0, "", "waiting")
+        for unit, value in left.items():
+            put("qjm_budget_left", value, unit)
+
+    def _landed(self, backend: str, outcome: Outcome) -> None:
+        _took(backend, outcome.stages)
+        _moved(backend, "rows", outcome.size)
+
+
+class DeskMeasures:
+    """Measures one account.
+
+    Args:
+        account: What people call it.
+    """
+
+    def __init__(self, account: str) -> None:
+        self._account = label(account)
+        self._sums = Sums()
+
+    def see(self, state: Mapping[str, Any]) -> None:
+        """How its desk is, a few times a minute: ``Desk.state``."""
+        quietly(lambda: self._see(state))
+
+    def _see(self, state: Mapping[str, Any]) -> None:
+        account = self._account
+        record("qjm_desk_pending", state["pending"], account)
+        record("qjm_desk_pending_cap", state["max_pending"], account)
+        for backend, waiting in _by_backend(state["waiting"]).items():
+            record("qjm_desk_waiting", waiting, account, backend)
+        for unit, value in state["left"].items():
+            record("qjm_desk_budget_left", value, account, unit)
+        for name, what in (("qjm_desk_submissions", "submitted"), ("qjm_desk_retries", "retried")):
+            for backend, number in _by_backend(state[what]).items():
+                self._sums.tell(name, number, account, backend)
+        for name, what in (("qjm_desk_refusals", "refused"), ("qjm_desk_finished_jobs", "over")):
+            kinds = {kind for of in state[what].values() for kind in of}
+            for kind in sorted(kinds):
+                of = {counter: found.get(kind, 0) for counter, found in state[what].items()}
+                for backend, number in _by_backend(of).items():
+                    self._sums.tell(name, number, account, backend, kind)
+
+
+def _took(backend: str, stages: Mapping[str, float]) -> None:
+    for stage, seconds in stages.items():
+        record("qjm_stage_seconds", seconds, backend, stage)
+
+
+def _moved(backend: str, kind: str, size: int) -> None:
+    if size:
+        record("qjm_bytes", size, backend, kind)
+
+
+def _by_backend(numbers: Mapping[str, int]) -> Counter[str]:
+    """By the name of the backend: a desk calls it that and a hash of what makes it."""
+    found: Counter[str] = Counter()
+    for counter, number in numbers.items():
+        found[label(counter.rpartition("-")[0])] += number
+    return found
