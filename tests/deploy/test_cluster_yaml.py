@@ -31,7 +31,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch, mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray makes a key pair, and keeps it in ~/.ssh
+        patch.setenv(
+            "HOME", str(tmp_path_factory.mktemp("home"))
+        )  # Ray makes a key pair, and keeps it in ~/.ssh
         patch.setattr("time.sleep", lambda seconds: None)  # until AWS knows its own roles everywhere
         yield bootstrap_aws(AWSNodeProvider.fillout_available_node_types_resources(config))
 
