@@ -61,11 +61,10 @@ class Misfortune(threading.Thread):
             except ray_qjm.errors.InvalidInputError:
                 continue  # nothing is stored yet
             if done >= self._rows:
-                self.machine.kill()
                 self.at = time.time()
+                killed = self.machine.kill()
                 print(
-                    f"Killed {self.machine.name}, process group {self.machine.process.pid}, with SIGKILL: "
-                    f"{done:,} circuits are in the store."
+                    f"Killed {self.machine.name}: SIGKILL to {killed} processes, {done:,} circuits in the store."
                 )
                 return
 
@@ -84,19 +83,17 @@ def rehearse(machines: Machines, store: Path, count: int) -> bool:
         result = ray_qjm.run(circuit, count=count, shots=SHOTS, seed=7, store=store)
     finally:
         misfortune.leave()
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     ray.shutdown()
 
     print()
     print(result.report())
-    lost = [job for job in result.jobs.to_pylist() if job["state"] != "done"]
-    if misfortune.at and lost:
-        noticed = max(job["ended"] for job in lost) - misfortune.at
-        print(
-            f"The kill cost {len(lost)} chunks, {sum(job['circuits'] for job in lost):,} circuits that were run again "
-            f"({lost[0]['reason']}). Ray noticed after {max(0.0, noticed):.1f} s."
-        )
-    print(f"Nodes that are left, the head among them: {len(alive)} of {len(machines.nodes) + 1}.")
+    for job in result.jobs.to_pylist():
+        if job["state"] != "done":
+            late = job["ended"].timestamp() - misfortune.at
+            print(
+                f"Circuits {job['start']}-{job['stop'] - 1} had to be run again: {job['reason']}, "
+                f"told {late:.1f} s after the kill."
+            )
     right = right_rows(result)
     print(f"Circuit i measured i, {SHOTS:,} times: {right:,} of {count:,} circuits.")
     print()
@@ -119,11 +116,9 @@ def main() -> None:
     cpus = max(1, (os.cpu_count() or 2) // 2)
     print("Starting a head and two nodes, as three machines would; token authentication is on.", flush=True)
     with Machines(2, cpus) as machines, tempfile.TemporaryDirectory(prefix="qjm-store-") as folder:
-        print(
-            f"  head    {machines.address}, process group {machines.head.process.pid}, no CPUs for circuits"
-        )
+        print(f"  head    {machines.address}, pid {machines.head.process.pid}, no CPUs for circuits")
         for node in machines.nodes:
-            print(f"  {node.name}  process group {node.process.pid}, CPUs: {cpus}")
+            print(f"  {node.name}  pid {node.process.pid}, CPUs: {cpus}")
         print(f"  Ray's dashboard: {machines.dashboard} (it asks for what `ray get-auth-token` prints)")
         print(f"Running {count:,} circuits with a store.", flush=True)
         fine = rehearse(machines, Path(folder) / "store", count)

@@ -1,10 +1,9 @@
-"""Machines of a Ray cluster, each a group of processes on this one: to rehearse what happens on many."""
+"""Machines of a Ray cluster, each a family of processes on this one: to rehearse what happens on many."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sysconfig
@@ -13,6 +12,8 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 RAY = Path(sysconfig.get_path("scripts")) / "ray"
 #: Seconds for a machine to start, and to end when it is asked to.
@@ -26,7 +27,7 @@ _HERE = "127.0.0.1"
 
 
 class Machine:
-    """A node of Ray, as ``ray start`` makes it. All its processes are one group, which dies at one blow.
+    """A node of Ray, as ``ray start`` makes it.
 
     Args:
         name: For people.
@@ -65,25 +66,39 @@ class Machine:
                 raise RuntimeError(f"{self.name} didn't start: ... {said.strip()[-2000:]}")
             time.sleep(0.1)
 
-    def kill(self) -> None:
-        """SIGKILL to all its processes: what a machine is like whose power is cut."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+    def kill(self) -> int:
+        """SIGKILL to all its processes, as if a machine's power were cut; tells how many there were."""
+        family = self._family()
+        for process in family:  # the eldest first: what starts others mustn't replace them
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, _STOP_S)
         self.process.wait()
+        return len(family)
 
     def stop(self) -> None:
         """Let Ray end its processes; kill what doesn't."""
+        family = self._family()
         self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_STOP_S)
-        self.kill()
+        _, alive = psutil.wait_procs(family, _STOP_S)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            eldest = psutil.Process(self.process.pid)
+            return [eldest, *eldest.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
 
 class Machines:
     """A cluster: a head without CPUs for Ray tasks, and nodes. A context manager, which ends all of it.
 
-    Token authentication is on, with the token of this user (``~/.ray/auth_token``, made if there is none). Nothing
-    listens beyond this machine, and Ray's note of where a cluster is, which ``ray.init()`` reads, isn't touched.
+    Token authentication is on, with the token of this user (``~/.ray/auth_token``, made if there is none).
+    Ray's note of where a cluster is, which ``ray.init()`` reads, isn't touched.
 
     Args:
         nodes: How many.
@@ -122,7 +137,6 @@ class Machines:
                 )
                 self.nodes.append(node)
                 ends.callback(node.stop)
-            for node in self.nodes:
                 node.wait()
             self._ends = ends.pop_all()
         return self
@@ -130,8 +144,6 @@ class Machines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for node in self.nodes:  # all at once: each takes seconds
-            node.process.terminate()
         self._ends.close()
 
 
