@@ -22,6 +22,7 @@ from tests.faults.service_driver import Errand
 from tests.faults.service_drivers import ServiceDriver, World
 from tests.services.process import ServiceProcess
 from tests.services.scene import quick
+from tests.storing import check_store
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_the_night_of_kuberay_is_resumed_by_the_next_try(machines: Machines, tmp
             [sys.executable, script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.stdout.strip() == "40 of 40 circuits done.", done.stderr
-    assert len(list((tmp_path / "night" / "ends").iterdir())) == 1
+    check_store(tmp_path / "night", 40)
 
 
 def test_the_rehearsal(tmp_path: Path) -> None:
