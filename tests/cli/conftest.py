@@ -15,8 +15,9 @@ from click.testing import CliRunner, Result
 from ray_qjm.cluster.session import Wish, wish
 from ray_qjm.frontends.cli.program import program
 
-CIRCUITS = '''
+_CIRCUITS = '''
 import functools
+import os
 import time
 
 from qiskit import QuantumCircuit
@@ -40,7 +41,8 @@ def binary(index):
 
 
 def slow(index):
-    time.sleep(0.02)
+    """Whoever is to stop it has the time, until there is a file that says go on."""
+    time.sleep(0.3 if index >= 60 and not os.path.exists(GO) else 0.01)
     return binary(index)
 
 
@@ -58,11 +60,16 @@ NUMBER = 3
 '''
 
 
+def write_circuits(folder: Path, go: Path) -> None:
+    """A file of circuits, and a module beside it."""
+    (folder / "circuits.py").write_text(f"GO = {str(go)!r}\n{_CIRCUITS}", encoding="utf-8")
+    (folder / "widths.py").write_text("BITS = 8\n", encoding="utf-8")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the user is: with a file of circuits, and a module beside it."""
-    (tmp_path / "circuits.py").write_text(CIRCUITS, encoding="utf-8")
-    (tmp_path / "widths.py").write_text("BITS = 8\n", encoding="utf-8")
+    write_circuits(tmp_path, tmp_path / "go")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("RAY_QJM_STATE", str(tmp_path / "state"))

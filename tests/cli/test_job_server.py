@@ -19,10 +19,10 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 import ray_qjm
 from ray_qjm import TaskResult
 from ray_qjm.errors import RayQjmError
-from tests.cli.conftest import CIRCUITS
+from tests.cli.conftest import write_circuits
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNT = 200
+COUNT = 150
 OVER = (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
@@ -84,8 +84,7 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_job(
 ) -> None:
     """SIGTERM in the middle: what is done is stored, in the 3 s that Ray leaves; the rest is run by the second job."""
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "circuits.py").write_text(CIRCUITS.replace("0.02", "0.05"), encoding="utf-8")
-    (tmp_path / "here" / "widths.py").write_text("BITS = 8\n", encoding="utf-8")
+    write_circuits(tmp_path / "here", tmp_path / "go")
     store = tmp_path / "store"
     line = f"run circuits.py:slow --count {COUNT} --shots 10 --max-chunk 5 --store {store}"
     job: dict[str, Any] = {
@@ -104,6 +103,7 @@ def test_a_job_that_is_stopped_is_resumed_by_the_same_job(
     assert f"stopped by SIGTERM: {kept} of {COUNT} circuits are done and stored in {store}" in logs
     before = {job["job_id"] for job in TaskResult.open(store).jobs.to_pylist()}
 
+    (tmp_path / "go").touch()
     second = client.submit_job(**job)
     until(lambda: client.get_job_status(second) in OVER)
     logs = f"{client.get_job_info(second).message}\n{client.get_job_logs(second)}"
