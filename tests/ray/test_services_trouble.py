@@ -288,7 +288,11 @@ def strange() -> int:
         ({"limits": Limits(max_payload_bytes=10)}, None, "max_payload_bytes of service is 10"),
         ({"quota": Quota(budget=Budget(executions=5))}, None, "budget of service is 5 executions"),
         ({}, Budget(executions=5), "budget of the task is 5 executions"),
-        ({"job_s": 2.0}, Budget(qpu_seconds=1.0), "qpu_seconds of the budget is 1, and one job"),
+        (
+            {"job_s": 2.0},
+            Budget(qpu_seconds=1.0),
+            "the budget of the task is 1 qpu_seconds, and the smallest job",
+        ),
     ],
 )
 def test_what_no_job_can_satisfy_is_refused(services: Scene, more: Any, budget: Any, message: str) -> None:
