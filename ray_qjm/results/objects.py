@@ -335,6 +335,8 @@ def absolute(root: str | os.PathLike[str]) -> str:
 
     >>> absolute("s3://lab/run42/")
     's3://lab/run42'
+    >>> absolute("s3").startswith("file://")  # a directory of that name
+    True
     """
     text: Any = root if not isinstance(root, os.PathLike) else os.fspath(root)
     if not isinstance(text, str) or not text:

@@ -197,7 +197,7 @@ def test_others_watch_a_task_and_cant_run_it_too(
     assert errors == ["ray-qjm: stopped by SIGINT."]
     refused = error(cli(line, code=Exit.ERROR))
     assert f"is being run by process {program.process.pid} on " in refused
-    assert cli("cancel s").stdout.startswith("cancelled: ")
+    assert told(cli("cancel s --json"))["state"] == "cancelled"
     out, errors = program.ends(Exit.CANCELLED)
     assert out.splitlines()[-1] == "stored in s"
     assert errors == ["ray-qjm: the task was cancelled. `ray-qjm resume s` goes on."]
