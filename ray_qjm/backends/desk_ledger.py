@@ -62,7 +62,7 @@ class Ledger:
         """
         if spent != self._spent:
             self._spent = spent
-            self._writer.put({"tag": SPENT, "cost": list(astuple(spent))}, [self._journal])
+            self._writer.put({"tag": SPENT, "cost": spent.plain()}, [self._journal])
 
     def tell(self, ticket: Ticket) -> None:
         """Say how a job is now."""
@@ -100,7 +100,7 @@ class Ledger:
             },
             "tag": tag,
             "beside": True,
-            "cost": list(astuple(job.cost)),
+            "cost": job.cost.plain(),
             "state": job.state,
             "job_id": job.job_id,
             "usage_s": usage_s,
@@ -122,7 +122,7 @@ class Ledger:
             "counter": ticket.counter,
             "client": ticket.client,
             "told": ticket.told,
-            "cost": list(astuple(ticket.cost)),
+            "cost": ticket.cost.plain(),
             "retry": vars(ticket.retry),
             "state": ticket.state,
             "job_id": ticket.job_id,
