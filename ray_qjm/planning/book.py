@@ -352,12 +352,6 @@ class Book:
             if ticket is not None and tag in counter.tags:
                 self._take_in(ticket, said, now)
 
-    def usage(self, tag: str, usage_s: float) -> None:
-        """What a job was billed, told after its end."""
-        ticket = self.tickets.get(tag)
-        if ticket is not None:
-            ticket.facts["usage_s"] = usage_s
-
     def revoked(self, tag: str, ok: bool, now: float) -> None:
         """The service was asked to cancel; whether it has is for the next poll to say."""
         ticket = self.tickets.get(tag)

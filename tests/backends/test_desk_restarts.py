@@ -7,9 +7,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from qiskit import QuantumCircuit
 from qiskit.providers.basic_provider import BasicSimulator
 
+from ray_qjm.backends import desk as desk_module
 from ray_qjm.backends.base import FetchFailed, Submission
 from ray_qjm.backends.desk import Desk
 from ray_qjm.backends.desk_messages import Client, Request
@@ -327,3 +329,33 @@ def test_job_objects_of_attempts_that_failed_are_dropped() -> None:
     until(lambda: not desk.state()["jobs"])
     desk.close()
     assert not adapter._jobs._jobs and not adapter._sent
+
+
+def test_a_slot_that_nobody_asks_about_is_given_up_and_what_it_cost_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, journal = Scene(Script(run_s=lambda job: 60.0)), Memory()
+    quota = Quota(max_pending=1, budget=Budget(jobs=2))
+    with scene.desk(journal, quota) as desk:
+        client = Reader(desk, journal=Memory())
+        desk.enqueue("task", [request("t")])
+        client.state("t", "submitted")
+    monkeypatch.setattr(desk_module, "ORPHAN_S", 0.2)
+    desk = Desk(quota, journal, before=journal.known(), client_s=0.05, look_around_s=0.01)
+    assert desk.state()["pending"] == 1
+    until(lambda: desk.state()["pending"] == 0)
+    assert desk.state()["spent"]["jobs"] == 1 and desk.idle()
+    desk.close()
+
+
+def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_module, "KEEP_S", 0.2)
+    adapter = RunAdapter(BasicSimulator(), {})
+    desk = Desk(Quota(), Memory(), client_s=0.1, look_around_s=0.02)
+    desk.open("a", lambda: adapter, POLLS)
+    desk.hello(Client("s1", journal=Memory()))
+    desk.enqueue("s1", [flip("t", True)])
+    until(lambda: desk.counts["sent"] == 1)
+    until(desk.idle)
+    desk.close()
+    assert not adapter._jobs._jobs

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_state import LEASE_S, DeskState, state_root
+from ray_qjm.options import RetryPolicy
+from ray_qjm.planning.quota import Cost
 from ray_qjm.results import lease
 
 
@@ -49,3 +52,12 @@ def test_the_users_directory_for_state(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state_root() == "/elsewhere/ray_qjm"
     monkeypatch.setenv("RAY_QJM_STATE", "s3://lab/desks")
     assert state_root() == "s3://lab/desks"
+
+
+def test_a_later_task_gets_no_longer_submissions_than_the_lease_allows(tmp_path: Path) -> None:
+    state = DeskState(str(tmp_path), "desk", 20.0)
+    state.close()
+    assert state.longest_call_s == 120.0
+    message = JobMessage("t", "a", Cost(1, 10), RetryPolicy(call_s=1000.0), None, {}, (), ())
+    assert message.request(state.longest_call_s).retry.call_s == 120.0
+    assert message.request(2000.0).retry.call_s == 1000.0
