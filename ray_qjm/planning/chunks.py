@@ -15,6 +15,9 @@ MOST = 10_000
 TAIL_SHARE = 2
 #: Tail chunks are not cut below this share of the target time: a chunk's fixed cost is milliseconds.
 TAIL_FLOOR = 1 / 15
+#: Chunks that may come back in a second, over all slots: about half of what one driver keeps up with, Ray's own
+#: work in its process included (``benchmarks/scale.py``). Where more would come, chunks are longer.
+A_SECOND = 250
 #: Weight of the newest chunk in the running mean of seconds a circuit.
 NEWEST = 0.3
 
@@ -23,7 +26,7 @@ class ChunkSizer:
     """Learns the pace of one backend and cuts its chunks.
 
     Args:
-        target_s: Seconds that a chunk should take.
+        target_s: Seconds that a chunk should take, at least.
         most: Most circuits in a chunk.
     """
 
@@ -60,7 +63,8 @@ class ChunkSizer:
         if self._pace_s is None:
             wanted = FIRST
         else:
-            fitting = self._target_s / self._pace_s if self._pace_s > 0 else self._most
+            target_s = max(self._target_s, slots / A_SECOND)
+            fitting = target_s / self._pace_s if self._pace_s > 0 else self._most
             wanted = int(min(self._most, GROWTH * self._largest, max(1.0, fitting)))
         wanted = min(wanted, self._most)
         if left is None:

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ray_qjm.planning.chunks import FIRST, GROWTH, MOST, TAIL_FLOOR, TAIL_SHARE, ChunkSizer
+from ray_qjm.planning.chunks import A_SECOND, FIRST, GROWTH, MOST, TAIL_FLOOR, TAIL_SHARE, ChunkSizer
 
 PLENTY = 10**9
 
 
-def learnt(pace_s: float, *, target_s: float = 1.5, most: int | None = None) -> ChunkSizer:
+def learnt(pace_s: float, *, target_s: float = 1.5, most: int | None = None, slots: int = 1) -> ChunkSizer:
     """A sizer that has seen its full-sized chunk."""
     sizer = ChunkSizer(target_s, most)
     for _ in range(20):
-        size = sizer.size(None, 1)
+        size = sizer.size(None, slots)
         sizer.observe(size, size * pace_s)
     return sizer
 
@@ -54,6 +54,13 @@ def test_circuit_slower_than_the_target_stands_alone() -> None:
     sizer = ChunkSizer(1.5)
     sizer.observe(FIRST, FIRST * 20.0)
     assert sizer.size(PLENTY, 2) == 1
+
+
+@pytest.mark.parametrize(("slots", "seconds"), [(2, 1.5), (375, 1.5), (1000, 4.0), (10_000, 40.0)])
+def test_many_slots_get_longer_chunks_so_that_the_driver_keeps_up(slots: int, seconds: float) -> None:
+    sizer = learnt(0.5, slots=slots)
+    assert sizer.size(PLENTY * slots, slots) == seconds / 0.5
+    assert slots / (sizer.size(PLENTY * slots, slots) * 0.5) <= A_SECOND
 
 
 def test_chunk_that_took_no_time_grows_to_most_step_by_step() -> None:
