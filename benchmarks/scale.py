@@ -172,8 +172,8 @@ def with_ray(sizes: list[tuple[int, float]], seconds: float, folder: Path | None
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # So many processes at once would time out while they start.
-            _system_config={"worker_maximum_startup_concurrency": 2, "worker_register_timeout_seconds": 900},
+            # All processes at once would time out while they start.
+            _system_config={"enable_worker_prestart": False, "worker_maximum_startup_concurrency": workers},
         )
         with in_place_of(real_workers, "_simulate", ray.remote(max_retries=0)(sleep)):
             all_started(workers)
@@ -190,10 +190,11 @@ def who(seconds: float) -> int:
 
 
 def all_started(workers: int) -> None:
-    """Wait until there are as many worker processes as CPUs."""
-    pause = 1.0
-    while len(set(ray.get([who.remote(pause) for _ in range(workers)]))) < workers:
-        pause *= 2
+    """Start the worker processes, a few at a time."""
+    for number in [*range(8, workers, 8), workers]:
+        pause = 0.5
+        while len(set(ray.get([who.remote(pause) for _ in range(number)]))) < number:
+            pause *= 2
 
 
 class Held:

@@ -25,6 +25,7 @@ from ray_qjm.results.rows import HeldRows, Rows
 from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_parts import StoredParts
 from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.submissions import unfinished
 
 
 class Collector(ABC):
@@ -91,6 +92,10 @@ class Collector(ABC):
     def found(self, chunk: Chunk) -> Outcome | None:
         """What became of a chunk whose worker couldn't tell any more, if that can be known."""
         return None
+
+    def left(self) -> list[Job]:
+        """Jobs that services still have, though the task has ended."""
+        return []
 
     @abstractmethod
     def missing(self, total: int) -> list[tuple[int, int]]:
@@ -252,6 +257,10 @@ class StoreCollector(Collector):
             started=job.started or 0.0,
             shots=job.shots or 0,
         )
+
+    def left(self) -> list[Job]:
+        """See ``Collector``."""
+        return unfinished(self._opened.objects)
 
     def missing(self, total: int) -> list[tuple[int, int]]:
         """See ``Collector``."""

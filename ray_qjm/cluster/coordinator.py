@@ -113,6 +113,7 @@ class Coordinator:
         self._submitted: dict[Chunk, float] = {}
         self._failures = FailureLog(() if resumed is None else resumed.failures)
         self._cancelled = 0
+        self._kept_jobs = False
         #: Circuits whose jobs may go on though the task was cancelled.
         self._not_cancelled: list[Returned] = []
         self._rest: Chunk | None = None
@@ -137,13 +138,14 @@ class Coordinator:
         """Wait until its thread is gone, with all that it held, for at most so many seconds."""
         self._thread.join(timeout)
 
-    def cancel(self, *, force: bool = False) -> None:
+    def cancel(self, *, force: bool = False, keep_jobs: bool = False) -> None:
         """Start nothing any more; returns at once, ``ended`` tells when it is over.
 
         Args:
             force: Kill the worker processes that run chunks, without grace.
+            keep_jobs: Leave jobs at services to whoever takes the task's store next.
         """
-        self._calls.put(lambda: self._cancel(force=force))
+        self._calls.put(lambda: self._cancel(force=force, keep_jobs=keep_jobs))
 
     def hear(self, news: Event | Job | Spell | None) -> None:
         """Something that a service's line has to tell, ``None`` if only its jobs have moved; from any thread."""
@@ -176,9 +178,9 @@ class Coordinator:
         return self._collector.jobs.table()
 
     def open_jobs(self) -> list[Job]:
-        """Jobs that haven't ended, or whose end the table may not have yet."""
+        """Jobs that haven't ended, or whose end the table may not have yet; of a task that has, those it left."""
         if self.ended.is_set():
-            return []
+            return self._collector.left() if self._kept_jobs else []
         # What is prepared for a service is no job.
         chunks = [
             item for item in [*self._submitted.items()] if not self._launcher.is_service(item[0].backend)
@@ -439,14 +441,14 @@ class Coordinator:
 
     def _lose(self, error: BaseException) -> None:
         """The store is no longer this process's: what it would do from now on wouldn't count."""
-        self._calls.put(lambda: self._end(error, force=True))
+        self._calls.put(lambda: self._end(error, force=True, keep_jobs=True))
 
-    def _end(self, error: BaseException, *, force: bool = False) -> None:
+    def _end(self, error: BaseException, *, force: bool = False, keep_jobs: bool = False) -> None:
         if self._state == "running":
-            self._cancel(force=force)
+            self._cancel(force=force, keep_jobs=keep_jobs)
             self.error = error
 
-    def _cancel(self, *, force: bool = False) -> None:
+    def _cancel(self, *, force: bool = False, keep_jobs: bool = False) -> None:
         """Start nothing any more; what was submitted may end within the grace.
 
         Ray's soft cancel is never used: it waits for the worker's interpreter lock, which Aer holds while it
@@ -457,7 +459,11 @@ class Coordinator:
             if self._feeder is not None:
                 self._feeder.stop()
             self._apply(Cancel())
-            self._launcher.stop()
+            self._kept_jobs = keep_jobs
+            if keep_jobs:
+                self._launcher.leave()
+            else:
+                self._launcher.stop()
             for chunk in tuple(self._asked):
                 self._asked.remove(chunk)
                 if chunk != self._rest:
@@ -492,6 +498,8 @@ class Coordinator:
     @property
     def _why(self) -> str:
         """Why circuits were not run, if any were not."""
+        if self._kept_jobs and self.error is None:
+            return "the task was stopped before its counts came; a job that has it was left at its service"
         what = "the task ended" if self.error else "the task was cancelled"
         return f"{what} before it was run"
 

@@ -84,6 +84,11 @@ class Launchers:
         for line in self._lines.values():
             line.stop()
 
+    def leave(self) -> None:
+        """Leave what is at services there; their chunks' ``done`` is called at once."""
+        for line in self._lines.values():
+            line.leave()
+
     def abandon(self) -> None:
         """Wait for services no more."""
         for line in self._lines.values():

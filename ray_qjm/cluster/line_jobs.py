@@ -117,6 +117,7 @@ class LineSetup:
         memory: Whether single shots are wanted.
         base: The task's ``simulator_base``.
         costs: Estimated QPU seconds of a job and of an execution.
+        recalled: Whether another process can have a job by its id.
         ahead: Jobs that may wait for a permit.
     """
 
@@ -132,6 +133,7 @@ class LineSetup:
     memory: bool
     base: int
     costs: tuple[float, float]
+    recalled: bool
     ahead: int = AHEAD
 
 

@@ -104,6 +104,7 @@ class ServiceLine:
         self._slots = 1
         self._wanted = 0
         self._stopping: Verdict | None = None
+        self._left = False
         self._give_up_at = math.inf
         self._leave_at = math.inf
         #: Why nothing more comes from here.
@@ -163,6 +164,10 @@ class ServiceLine:
     def stop(self) -> None:
         """Cancel everything; chunks come back as the service says what it has cancelled."""
         self._queue.put(self._stop)
+
+    def leave(self) -> None:
+        """End here, and leave jobs at the service, if whoever takes the task's store next can have them by their id."""
+        self._queue.put(self._leave)
 
     def abandon(self) -> None:
         """Wait for the service no more."""
@@ -531,6 +536,15 @@ class ServiceLine:
         waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
         self._link.cancel(waiting, Verdict("elsewhere", verdict.error_type, verdict.reason))
 
+    def _leave(self) -> None:
+        if not self._setup.recalled:
+            self._stop()  # should the desk end, nobody could ask for their results
+            return
+        # The desk, told good-bye, drops what it hasn't sent, and keeps the rest as for a driver that died.
+        self._left = True
+        self._tasks.cancel()
+        self._answer_all(TaskCancelledError("its job was left at the service"))
+
     def _stop(self) -> None:
         if self._stopping is not None:
             return
@@ -545,6 +559,8 @@ class ServiceLine:
         self._catch_up()
 
     def _abandon(self) -> None:
+        if self._left:
+            return
         if self._stopping is None:
             self._stop()
         self._give_up_at, self._leave_at = math.inf, time.monotonic() + RESULTS_GRACE_S

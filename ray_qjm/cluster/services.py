@@ -199,6 +199,7 @@ def make_lines(
                 memory=setup.memory,
                 base=simulator_base(setup.seed),
                 costs=(service.facts.job_s, service.facts.execution_s),
+                recalled=service.facts.recalled,
                 ahead=max(2, pending // 4),
             ),
             Assembly(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ray_qjm.errors import (
     CircuitFailedError,
+    InvalidInputError,
     PartialResultWarning,
     TaskCancelledError,
     TaskFailedError,
@@ -56,7 +57,7 @@ class Run(Protocol):
     def wait(self, timeout: float | None) -> bool:
         """Wait for the end; return whether it has come."""
 
-    def cancel(self, *, force: bool = False) -> None:
+    def cancel(self, *, force: bool = False, keep_jobs: bool = False) -> None:
         """Start nothing any more."""
 
     def leave(self) -> None:
@@ -222,7 +223,7 @@ class Task:
             raise WaitTimeoutError(f"after {timeout:g} s the task still runs.\n{self.status()}")
         return self.status()
 
-    def cancel(self, *, force: bool = False) -> None:
+    def cancel(self, *, force: bool = False, keep_jobs: bool = False) -> None:
         """Start nothing any more. Returns at once; ``wait`` tells when it is over.
 
         Chunks that are submitted may end within ``RunOptions.cancel_grace_s``; then their worker processes
@@ -230,8 +231,17 @@ class Task:
 
         Args:
             force: Kill worker processes at once.
+            keep_jobs: Don't cancel what is at services: the same call with the same store goes on with those jobs.
+
+        Raises:
+            InvalidInputError: ``keep_jobs`` of a task without a store, whose jobs nobody could find again, or of one
+                that runs in another process.
         """
-        self._run.cancel(force=force)
+        if keep_jobs and (self.store is None or self.elsewhere):
+            raise InvalidInputError(
+                "keep_jobs is for a task with a store, in the process that runs it: nobody else could find its jobs."
+            )
+        self._run.cancel(force=force, keep_jobs=keep_jobs)
 
     def stream(self) -> Iterator[pa.RecordBatch]:
         """Record batches of the result's schema as they land, in no order of circuits.
@@ -339,9 +349,9 @@ class Task:
         return self.status()._repr_html_()
 
 
-def stop(task: Task) -> None:
+def stop(task: Task, *, keep_jobs: bool = False) -> None:
     """Cancel a task after Ctrl-C, and wait until it has ended; a second Ctrl-C doesn't wait for chunks that run."""
-    task.cancel()
+    task.cancel(keep_jobs=keep_jobs)
     try:
         task.wait()
     except KeyboardInterrupt:

@@ -169,3 +169,11 @@ def _fold(state: dict[str, dict[str, Any]], entries: Iterable[Entry]) -> None:
         if known.get("gone"):
             # The tag alone: an older batch may still be there to speak of it.
             state[entry["tag"]] = {"tag": entry["tag"], "gone": True}
+
+
+def unfinished(objects: Objects) -> list[Job]:
+    """Jobs that services have, as far as a task's store knows: of one that has ended, those that were left there."""
+    entries = submissions(objects, SUBMISSIONS).values()
+    return [
+        job_of(entry) for entry in entries if entry.get("job_id") is not None and entry["state"] not in FINAL
+    ]

@@ -28,7 +28,7 @@ from ray_qjm.results.records import TaskRecord, read_beat
 from ray_qjm.results.report import FailureRange, clipped, merge
 from ray_qjm.results.store import SHOTS, Look, heads_of, jobs_of, look
 from ray_qjm.results.stored_rows import StoredRows
-from ray_qjm.results.submissions import SUBMISSIONS, job_of, submissions
+from ray_qjm.results.submissions import SUBMISSIONS, job_of, submissions, unfinished
 from ray_qjm.results.winners import PartName, Taken
 
 #: How often a store is looked at for news.
@@ -110,7 +110,7 @@ class StoredTask:
             pause.wait(left)
         return True
 
-    def cancel(self, *, force: bool = False) -> None:
+    def cancel(self, *, force: bool = False, keep_jobs: bool = False) -> None:
         """Ask the process that runs it to cancel it; it hears that within seconds.
 
         Raises:
@@ -138,7 +138,7 @@ class StoredTask:
         Chunks on workers aren't written down: they end within seconds. The status tells their number.
         """
         if look(self.objects).end is not None:
-            return []  # the table has them all
+            return unfinished(self.objects)  # the table has all others
         entries = submissions(self.objects, SUBMISSIONS).values()
         return [job_of(entry) for entry in entries if entry.get("job_id") is not None]
 

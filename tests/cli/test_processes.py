@@ -22,6 +22,8 @@ from ray_qjm.errors import RayQjmError
 from ray_qjm.frontends.cli.exits import Exit
 from ray_qjm.frontends.cli.record import NAME
 from tests.cli.conftest import Cli, error, told
+from tests.services.process import ServiceProcess
+from tests.services.scene import scene
 from tests.storing import check_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,48 @@ def test_other_signals_do_the_same(number: signal.Signals, folder: Path, cli: Cl
     sender.join()
     assert error(found).startswith(f"ray-qjm: stopped by {number.name}: ")
     assert found.stdout.endswith(" of 1000000 circuits done.\nstored in s\n")
+
+
+@pytest.mark.parametrize(("number", "open_"), [(signal.SIGTERM, 2), (signal.SIGINT, 0)], ids=["TERM", "INT"])
+def test_a_batch_systems_signal_leaves_jobs_at_services_and_ctrl_c_cancels_them(
+    number: signal.Signals, open_: int, folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ServiceProcess()
+    (folder / "device.py").write_text(
+        "from tests.services.hosted import Recalling\nfrom tests.services.wire import Where\n\n\n"
+        f"def device():\n    return Recalling(Where({service.where.port}, {service.where.key!r}), 5)\n",
+        encoding="utf-8",
+    )
+    line = (
+        "run tests.services.hosted:marked --count 20 --shots 10 --backend device.py:device --placement actor "
+        "--account cli --max-pending 2 --store s"
+    )
+
+    def send() -> None:
+        service.until(lambda story: story.pending == 2 and len(story.jobs) == 3)
+        while len(ray_qjm.attach(folder / "s").job_ids) < 3 or not done(folder / "s"):
+            time.sleep(0.1)
+        os.kill(os.getpid(), number)
+
+    try:
+        with scene([service], folder, monkeypatch) as here:
+            here.begin(run_s=lambda job: 3600.0 if job.number else 0.05, parallel=9)
+            sender = threading.Thread(target=send)
+            sender.start()
+            words = error(cli(line, code=128 + number))
+            sender.join()
+            left = "Left at services, to be found again: job-1 on device, job-2 on device. "
+            assert words == (
+                f"ray-qjm: stopped by {number.name}: {done(folder / 's')} of 20 circuits are done and stored in s. "
+                f"{left if open_ else ''}`ray-qjm resume s` goes on."
+            )
+            assert len(service.story().open) == open_
+            service.change(run_s=lambda job: 0.05)
+            service.go_on(3600.0)
+            assert told(cli("resume s --json"))["done"] == 20
+            assert len(service.story().jobs) == (4 if open_ else 6)
+    finally:
+        service.close()
 
 
 def test_a_second_signal_doesnt_wait_for_chunks(folder: Path, start: Callable[..., Program]) -> None:

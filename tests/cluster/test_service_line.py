@@ -66,7 +66,7 @@ class Scene:
         tasks: Any = SimpleNamespace(prepare=self._prepare, collect=self._collect, cancel=lambda: None)
         retry = RetryPolicy(lost=lost)
         setup = LineSetup(
-            0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0), ahead
+            0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0), True, ahead
         )
         assembly = Assembly(Limits(max_circuits=4), mixed=False, shots_of=lambda index: 10)
         self.line = ServiceLine(setup, assembly, link, tasks, self.purse, threading.Lock(), self.told.append)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
+import ray_qjm
 from ray_qjm import Budget, Limits, Quota, RetryPolicy
 from ray_qjm.cluster import service_line
-from ray_qjm.errors import BackendLoadError, InvalidInputError, PartialResultWarning
+from ray_qjm.errors import BackendLoadError, InvalidInputError, PartialResultWarning, StoreTakenError
 from ray_qjm.planning.assembly import PROBES
-from tests.services.hosted import Connect, marked
+from tests.services.hosted import Connect, Plain, marked
 from tests.services.scene import RETRY, Scene, check_counts, check_once, options, run, submit
 from tests.services.scripted import Fault
 
@@ -202,6 +204,48 @@ def test_cancel_cancels_what_is_pending_and_keeps_what_is_done(services: Scene) 
     done = {name for job in story.jobs if job.state == "done" for part in job.parts for name in part.circuits}
     assert {f"c{row.circuit}" for row in result if row.status == "done"} == done and len(done) == 8
     assert set(result.status_counts) == {"done", "cancelled"}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["stopped", "store taken"])
+def test_jobs_that_are_left_at_the_service_are_there_for_the_next_call(
+    services: Scene, tmp_path: Path, lost: bool
+) -> None:
+    services.begin(pending=3, parallel=9, run_s=lambda job: 0.05 if job.number < 2 else 3600.0)
+    spec, store = services.spec(limits=Limits(max_circuits=4)), tmp_path / "store"
+    task = submit(spec, 60, store=store)
+    services.service.until(lambda story: len(story.open) == 3 and len(task.job_ids) == 5)
+    if lost:
+        run_of: Any = task._run
+        run_of._lose(StoreTakenError("another process has it"))
+    else:
+        task.cancel(keep_jobs=True)
+    assert task.wait(30).state == ("failed" if lost else "cancelled")
+    story = services.service.story()
+    assert story.pending == 3 and len(story.jobs) == 5
+    left = {job.job_id for job in story.open}
+    for seen in (task, ray_qjm.attach(store)):
+        assert {job["job_id"] for job in seen.jobs.to_pylist() if job["ended"] is None} == left
+    services.service.change(run_s=lambda job: 0.05)
+    services.service.go_on(3600.0)
+    check_counts(run(spec, 60, store=store))
+    check_once(services.service.story(), 60)
+    assert len(services.service.story().jobs) == 15
+
+
+def test_jobs_that_only_their_desk_knows_are_cancelled_all_the_same(services: Scene, tmp_path: Path) -> None:
+    services.begin(run_s=lambda job: 3600.0)
+    task = submit(services.spec(connect=Plain(services.service.where)), 4, store=tmp_path / "store")
+    services.service.until(lambda story: story.pending == 1)
+    task.cancel(keep_jobs=True)
+    assert task.wait(30).state == "cancelled"
+    assert [job.state for job in services.service.story().jobs] == ["cancelled"]
+
+
+def test_jobs_cant_be_kept_without_a_store(services: Scene) -> None:
+    task = submit(services.spec(), 4)
+    with pytest.raises(InvalidInputError, match="keep_jobs is for a task with a store"):
+        task.cancel(keep_jobs=True)
+    check_counts(task.result(timeout=30))
 
 
 def test_cancel_while_a_job_is_being_submitted(services: Scene) -> None:

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -158,7 +159,8 @@ def _run(
             task.wait()
         except Stopped as signal:
             stopped = signal
-            stop(task)
+            # Ctrl-C is a person's, who is done with it. The others come from systems that will start it again.
+            stop(task, keep_jobs=store is not None and signal.number != SIGINT)
     return _told(task, store, called or store, given, target, stopped)
 
 
@@ -205,7 +207,8 @@ def _told(
     )
     if stopped is not None:
         kept = "" if called is None else f" and stored in {called}"
-        raise Stopped(stopped.number, f"stopped by {stopped.name}: {_share(facts)}{kept}.{goes_on}")
+        words = f"stopped by {stopped.name}: {_share(facts)}{kept}.{_left(task)}{goes_on}"
+        raise Stopped(stopped.number, words)
     if error is not None:
         raise error
     if code == Exit.CANCELLED:
@@ -220,6 +223,18 @@ def _print(facts: Facts, store: str | None, target: Target | None) -> None:
         click.echo(f"written to {target.name}")
     if store is not None:
         click.echo(f"stored in {store}")
+
+
+def _left(task: Task) -> str:
+    """Which jobs a task that has ended left at services."""
+    left = [
+        job for job in task.jobs.select(["job_id", "backend", "ended"]).to_pylist() if job["ended"] is None
+    ]
+    if not left:
+        return ""
+    named = ", ".join(f"{job['job_id']} on {job['backend']}" for job in left[:3])
+    more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+    return f" Left at services, to be found again: {named}{more}."
 
 
 def _share(facts: Facts) -> str:
