@@ -157,25 +157,25 @@ def test_a_batch_systems_signal_leaves_jobs_at_services_and_ctrl_c_cancels_them(
         f"def device():\n    return Recalling(Where({service.where.port}, {service.where.key!r}), 5)\n",
         encoding="utf-8",
     )
-    line = (
-        "run tests.services.hosted:marked --count 20 --shots 10 --backend device.py:device --placement actor "
-        "--account cli --max-pending 2 --store s"
-    )
 
     def send() -> None:
-        service.until(lambda story: story.pending == 2 and len(story.jobs) == 3)
-        while len(ray_qjm.attach(folder / "s").job_ids) < 3 or not done(folder / "s"):
+        service.until(lambda story: story.pending == 2 and len(story.jobs) == 4)
+        while len(ray_qjm.attach(folder / "s").job_ids) < 4 or not done(folder / "s"):
             time.sleep(0.1)
         os.kill(os.getpid(), number)
 
     try:
         with scene([service], folder, monkeypatch) as here:
-            here.begin(run_s=lambda job: 3600.0 if job.number else 0.05, parallel=9)
-            sender = threading.Thread(target=send)
+            here.begin(run_s=lambda job: 3600.0 if job.number > 1 else 0.05, parallel=9)
+            line = (
+                "run tests.services.hosted:marked --count 20 --shots 10 --backend device.py:device --placement actor "
+                f"--account {here.account} --max-pending 2 --store s"
+            )
+            sender = threading.Thread(target=send, daemon=True)
             sender.start()
             words = error(cli(line, code=128 + number))
             sender.join()
-            left = "Left at services, to be found again: job-1 on device, job-2 on device. "
+            left = "Left at services, to be found again: job-2 on device, job-3 on device. "
             assert words == (
                 f"ray-qjm: stopped by {number.name}: {done(folder / 's')} of 20 circuits are done and stored in s. "
                 f"{left if open_ else ''}`ray-qjm resume s` goes on."
