@@ -68,5 +68,7 @@ def ray_token() -> Found:
         return Found(True, "in RAY_AUTH_TOKEN")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     if path.is_file():
+        if path.stat().st_mode & 0o077:
+            return Found(False, f"in {path}, which other users here may read: chmod 600 {path}")
         return Found(True, f"in {path}")
     return Found(False, f"none: neither RAY_AUTH_TOKEN nor {path}; Ray makes one when it starts here")
