@@ -6,11 +6,13 @@ Usage: python -m examples.cluster_demo [count]
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pyarrow.compute as pc
@@ -83,7 +85,8 @@ def rehearse(machines: Machines, store: Path, count: int) -> bool:
         result = ray_qjm.run(circuit, count=count, shots=SHOTS, seed=7, store=store)
     finally:
         misfortune.leave()
-    ray.shutdown()
+        # While the cluster is there: Ray would look for it for a minute, be it only to tell it of an exception.
+        ray.shutdown()
 
     print()
     print(result.report())
@@ -111,9 +114,13 @@ def right_rows(result: ray_qjm.TaskResult) -> int:
     return int(np.sum((outcomes == table["circuit"].to_numpy()) & (counts == SHOTS)))
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
-    cpus = max(1, (os.cpu_count() or 2) // 2)
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Take a signal for Ctrl-C: the machines are no children that would end with this process."""
+    raise KeyboardInterrupt
+
+
+def demonstrate(count: int, cpus: int) -> bool:
+    """Start a cluster, rehearse on it, and end it whatever happens; tell whether all was as it should be."""
     print("Starting a head and two nodes, as three machines would; token authentication is on.", flush=True)
     with Machines(2, cpus) as machines, tempfile.TemporaryDirectory(prefix="qjm-store-") as folder:
         print(f"  head    {machines.address}, pid {machines.head.process.pid}, no CPUs for circuits")
@@ -121,7 +128,18 @@ def main() -> None:
             print(f"  {node.name}  pid {node.process.pid}, CPUs: {cpus}")
         print(f"  Ray's dashboard: {machines.dashboard} (it asks for what `ray get-auth-token` prints)")
         print(f"Running {count:,} circuits with a store.", flush=True)
-        fine = rehearse(machines, Path(folder) / "store", count)
+        return rehearse(machines, Path(folder) / "store", count)
+
+
+def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    try:
+        fine = demonstrate(count, max(1, (os.cpu_count() or 2) // 2))
+    except KeyboardInterrupt:
+        print("\nStopped. The cluster is gone, and its folders.", file=sys.stderr)
+        sys.exit(130)
     print()
     print("The cluster is gone, and its folders.")
     if not fine:

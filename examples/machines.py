@@ -129,8 +129,10 @@ class Machines:
             # Not in TMPDIR: the names of Ray's sockets may have 107 characters.
             folder = Path(tempfile.mkdtemp(prefix="qjm-", dir="/tmp"))
             ends.callback(shutil.rmtree, folder, ignore_errors=True)
-            # It prints the token.
-            subprocess.run([RAY, "get-auth-token", "--generate"], check=True, capture_output=True)
+            # It prints the token, and would let everybody on this machine read the file.
+            subprocess.run(
+                [RAY, "get-auth-token", "--generate"], check=True, capture_output=True, umask=0o077
+            )
             self.head = Machine(
                 "head", folder, "--head", f"--port={self.address.rpartition(':')[2]}", "--num-cpus=0",
                 f"--temp-dir={folder / 'ray'}", f"--ray-client-server-port={self._client_port}",

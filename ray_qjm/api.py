@@ -66,8 +66,8 @@ def run(
             an index (a worker can die); it must answer the same circuit each time. Or a list, any other
             iterable or generator (read lazily), ``{"A": [...], "B": [...]}``, ``Sweep``, ``QpyFiles`` or
             ``QasmFiles``.
-        backends: Names (``"aer"``, ``"fake_manila"``, ``"module:factory"``), ``BackendV2`` objects that run
-            locally, or ``BackendSpec``; several share the work.
+        backends: Names (``"aer"``, ``"fake_manila"``, ``"ibm_fez"``, ``"module:factory"``), ``BackendV2`` or
+            sampler objects, or ``BackendSpec``; several share the work.
         count: Number of circuits; needed for a callable, the most that is read of an iterable.
         shots: Per circuit: an int, or integers of shape ``(count,)``.
         seed: Fixes building, transpiling and simulation, whatever the number of workers. ``None`` takes

@@ -263,6 +263,7 @@ class Coordinator:
             now = time.monotonic()
             if now >= refresh_at:
                 self._refresh_slots()
+                self._tell()  # where jobs stand at a service moves without an event
                 self._measure()
                 refresh_at = now + SLOTS_EVERY_S
             if now >= self._force_at:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.metrics import Sums, TaskGauges, label, quietly, record
 from ray_qjm.planning.status import TaskStatus
+from ray_qjm.planning.tickets import FINAL
+from ray_qjm.planning.verdicts import What
 
 
 class TaskMeasures:
@@ -49,28 +51,36 @@ class TaskMeasures:
         quietly(self._gauges.close)
 
     def _see(self, status: TaskStatus, left: Mapping[str, float]) -> None:
-        put, tell = self._gauges.set, self._sums.tell
+        # Summed first: names that differ may have one label.
+        gauges: Counter[tuple[str, ...]] = Counter()
+        sums: Counter[tuple[str, ...]] = Counter()
         for at in status.backends:
             backend = label(at.name)
             for state, circuits in (("done", at.done), ("failed", at.failed), ("running", at.running)):
-                put("qjm_circuits", circuits, backend, state)
+                gauges["qjm_circuits", backend, state] += circuits
             chunks = (("running", at.jobs_running), ("done", at.jobs_done), ("crashed", at.jobs_failed))
             for state, number in chunks:
-                put("qjm_chunks", number, backend, state)
+                gauges["qjm_chunks", backend, state] += number
             if at.pending is not None:
-                put("qjm_jobs", at.pending, backend, "pending")
-                put("qjm_jobs", at.queued or 0, backend, "queued")
-            tell("qjm_finished_circuits", at.done, backend, "done")
-            tell("qjm_finished_circuits", at.failed, backend, "failed")
-            tell("qjm_finished_chunks", at.jobs_done, backend, "done")
-            tell("qjm_finished_chunks", at.jobs_failed, backend, "crashed")
+                gauges["qjm_jobs", backend, "pending"] += at.pending
+                gauges["qjm_jobs", backend, "queued"] += at.queued or 0
+                sums["qjm_bytes", backend, "circuits"] += 0
+            sums["qjm_bytes", backend, "rows"] += 0
+            sums["qjm_finished_circuits", backend, "done"] += at.done
+            sums["qjm_finished_circuits", backend, "failed"] += at.failed
+            sums["qjm_finished_chunks", backend, "done"] += at.jobs_done
+            sums["qjm_finished_chunks", backend, "crashed"] += at.jobs_failed
         # What no backend of this session has run: circuits of earlier ones, and of a source that ended too early.
-        put("qjm_circuits", status.done - sum(at.done for at in status.backends), "", "done")
-        put("qjm_circuits", status.failed - sum(at.failed for at in status.backends), "", "failed")
-        put("qjm_circuits", status.cancelled, "", "cancelled")
-        put("qjm_circuits", status.waiting or 0, "", "waiting")
-        for unit, value in left.items():
-            put("qjm_budget_left", value, unit)
+        gauges["qjm_circuits", "", "done"] = status.done - sum(at.done for at in status.backends)
+        gauges["qjm_circuits", "", "failed"] = status.failed - sum(at.failed for at in status.backends)
+        gauges["qjm_circuits", "", "cancelled"] = status.cancelled
+        gauges["qjm_circuits", "", "waiting"] = status.waiting or 0
+        for (name, *tags), value in gauges.items():
+            self._gauges.set(name, value, *tags)
+        for (name, *tags), value in sums.items():
+            self._sums.tell(name, value, *tags)
+        for unit, amount in left.items():
+            self._gauges.set("qjm_budget_left", amount, unit)
 
     def _landed(self, backend: str, outcome: Outcome) -> None:
         _took(backend, outcome.stages)
@@ -100,14 +110,18 @@ class DeskMeasures:
             record("qjm_desk_waiting", waiting, account, backend)
         for unit, value in state["left"].items():
             record("qjm_desk_budget_left", value, account, unit)
+        # Of each backend, whatever hasn't happened yet: see ``Sums``.
+        none = dict.fromkeys(state["waiting"], 0)
         for name, what in (("qjm_desk_submissions", "submitted"), ("qjm_desk_retries", "retried")):
-            for backend, number in _by_backend(state[what]).items():
+            for backend, number in _by_backend({**none, **state[what]}).items():
                 self._sums.tell(name, number, account, backend)
-        for name, what in (("qjm_desk_refusals", "refused"), ("qjm_desk_finished_jobs", "over")):
-            kinds = {kind for of in state[what].values() for kind in of}
+        for name, what, kinds in (
+            ("qjm_desk_refusals", "refused", get_args(What)),
+            ("qjm_desk_finished_jobs", "over", FINAL),
+        ):
             for kind in sorted(kinds):
                 of = {counter: found.get(kind, 0) for counter, found in state[what].items()}
-                for backend, number in _by_backend(of).items():
+                for backend, number in _by_backend({**none, **of}).items():
                     self._sums.tell(name, number, account, backend, kind)
 
 

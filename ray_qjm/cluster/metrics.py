@@ -9,6 +9,7 @@ may run thousands of tasks: no more than ``OWN_TASKS`` of a process have series 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ MOST = 64
 #: Of a chunk or a job in a stage: from a few small circuits to an hour in a service's queue. Each is a series more for
 #: each backend, stage and process.
 BUCKETS_S = (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 20.0, 60.0, 600.0, 3600.0)
+#: Ray's counters refuse zero; this is gone as soon as anything is added to it.
+ZERO = sys.float_info.min
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +148,11 @@ def _make(metric: Metric) -> Any:
 
 
 class Sums:
-    """Numbers that only grow: counters get what is new of them."""
+    """Numbers that only grow: counters get what is new of them.
+
+    Prometheus's ``rate`` sees nothing of the value with which a series begins: one that came with its first refusal
+    would show none. So what is told first makes the series, and zero is worth telling.
+    """
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, ...], float] = {}
@@ -153,7 +160,10 @@ class Sums:
     def tell(self, name: str, value: float, *tags: str) -> None:
         """A number is so high now."""
         key = (name, *tags)
-        more = value - self._told.get(key, 0)
+        if key not in self._told:
+            self._told[key] = 0
+            record(name, ZERO, *tags)
+        more = value - self._told[key]
         if more > 0:
             record(name, more, *tags)
             self._told[key] = value

@@ -421,7 +421,6 @@ class ServiceLine:
         }
 
     def _hear(self, told: Sequence[Told]) -> None:
-        self._tell(None)
         for news in told if self._over_with is None else ():
             if "~" in news.tag:
                 self._beside(news)
@@ -445,6 +444,7 @@ class ServiceLine:
                 self._catch_up()
             else:
                 self._ended(sent, news)
+        self._tell(None)  # last: whoever hears it looks at where jobs stand by now
 
     def _beside(self, news: Told) -> None:
         """A job that doesn't count, an attempt or a twin, is over: it was paid all the same."""

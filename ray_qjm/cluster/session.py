@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import ray
 
@@ -105,7 +106,7 @@ def cluster_address() -> str | None:
 def _start(found: Wish) -> None:
     # Not address="auto": that would join the private Ray of any other process here, and die with it.
     address = "local" if found.address is None and found.num_cpus is not None else found.address
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), private_token():
         # Older ones (2.50) tell each driver what a later one will do about accelerators.
         warnings.simplefilter("ignore", FutureWarning)
         ray.init(
@@ -114,6 +115,22 @@ def _start(found: Wish) -> None:
             log_to_driver=found.told,
             logging_level=logging.INFO if found.told else logging.ERROR,
         )
+
+
+@contextmanager
+def private_token() -> Iterator[None]:
+    """If Ray makes a token meanwhile, only this user may read it: whoever has it can run code as this user.
+
+    Ray leaves that to the umask, which mostly lets everybody.
+    """
+    path = Path("~/.ray/auth_token").expanduser()
+    there = path.exists()
+    try:
+        yield
+    finally:
+        if not there:
+            with suppress(OSError):  # none was made
+                path.chmod(0o600)
 
 
 def _in_lasting_thread(start: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.metrics import METRICS, OTHERS, OWN_TASKS, Metric
 from ray_qjm.planning.status import BackendStatus, TaskStatus
 from ray_qjm.planning.tally import Tally
+from ray_qjm.planning.tickets import FINAL
 from ray_qjm.planning.verdicts import What
 from ray_qjm.results.jobs import Job
 
@@ -98,6 +99,26 @@ def test_a_task_is_told_by_state_and_backend(recorded: dict[tuple[str, ...], flo
     assert recorded["qjm_bytes", "aer", "rows"] == 2000 and recorded["qjm_bytes", "torino", "circuits"] == 300
 
 
+def test_backends_of_one_label_are_added_up(recorded: dict[tuple[str, ...], float]) -> None:
+    """Ray takes ASCII only, and names are cut."""
+    task = TaskMeasures("t1", None)
+    for done in (3, 5):
+        alike = (BackendStatus("ψ", done, 0, 4, 1, 2, 0), BackendStatus("φ", 7, 1, 6, 1, 2, 0))
+        task.see(status(done + 7, failed=1, backends=alike), {})
+    assert recorded["qjm_circuits", "t1", "", "?", "done"] == 12
+    assert recorded["qjm_circuits", "t1", "", "?", "running"] == 10
+    assert recorded["qjm_finished_circuits", "?", "done"] == 12
+
+
+def test_counters_of_a_task_begin_at_zero(recorded: dict[tuple[str, ...], float]) -> None:
+    """`rate` sees nothing of the value with which a series begins: the first crash would not be seen."""
+    TaskMeasures("t1", None).see(status(backends=(BackendStatus("aer", 0, 0, 4, 1, 0, 0),)), {})
+    counters = {key[1:]: value for key, value in recorded.items() if METRICS[key[0]].kind == "counter"}
+    assert counters == dict.fromkeys(
+        [("aer", state) for state in ("done", "failed", "crashed", "rows")], metrics.ZERO
+    )
+
+
 def test_tasks_beyond_so_many_share_their_series(
     recorded: dict[tuple[str, ...], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +162,13 @@ def test_a_desk_is_told_by_backend(recorded: dict[tuple[str, ...], float]) -> No
     desk = DeskMeasures("lab")
     for _ in range(2):
         desk.see({**state, **tally.plain()})
-    assert recorded == {
+    # Whatever may yet happen has its series, so that `rate` sees the first time.
+    for reason in get_args(What):
+        assert recorded["qjm_desk_refusals", "lab", "fez", reason] == pytest.approx(2 * (reason == "wait"))
+    for over in FINAL:
+        assert recorded["qjm_desk_finished_jobs", "lab", "fez", over] == pytest.approx(2 * (over == "done"))
+    assert recorded.pop(("qjm_desk_retries", "lab", "fez")) == metrics.ZERO
+    assert {key: value for key, value in recorded.items() if value != metrics.ZERO} == {
         ("qjm_desk_pending", "lab"): 2,
         ("qjm_desk_pending_cap", "lab"): 3,
         ("qjm_desk_waiting", "lab", "fez"): 5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,4 +83,28 @@ def test_the_rehearsal(tmp_path: Path) -> None:
     assert re.search(r"Killed node-2: SIGKILL to \d+ processes, [\d,]+ circuits in the store\.", out)
     for pid in re.findall(r"pid (\d+)", out):
         assert not psutil.pid_exists(int(pid))
+    assert not list(tmp_path.glob("qjm-*"))
+
+
+def test_the_rehearsal_leaves_nothing_when_it_is_ended(tmp_path: Path) -> None:
+    """A terminal that is closed, a batch system's time limit, Ctrl-C; in the middle of the run."""
+    demo = subprocess.Popen(
+        [sys.executable, "-u", "-m", "examples.cluster_demo"],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert demo.stdout is not None
+    pids = []
+    for line in demo.stdout:
+        pids += re.findall(r"pid (\d+)", line)
+        if line.startswith("Running"):
+            break
+    roots = [psutil.Process(int(pid)) for pid in pids]
+    processes = [process for root in roots for process in (root, *root.children(recursive=True))]
+    eventually(lambda: any(tmp_path.glob("qjm-store-*/store/parts/*/*")))
+    demo.send_signal(signal.SIGTERM)
+    _, said = demo.communicate(timeout=40)
+    assert demo.returncode == 130 and len(pids) == 3
+    assert said.endswith("\nStopped. The cluster is gone, and its folders.\n") and "Traceback" not in said
+    assert not any(process.is_running() for process in processes)
     assert not list(tmp_path.glob("qjm-*"))

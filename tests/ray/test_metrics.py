@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import urllib.request
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
 import ray_qjm
-from ray_qjm import Budget, Limits, Quota
-from ray_qjm.cluster import metrics
+from ray_qjm import Budget, Limits, Quota, TaskStatus
+from ray_qjm.cluster import coordinator, metrics
 from ray_qjm.cluster.backend_actor import NAMESPACE, desk_name
 from ray_qjm.cluster.metrics import METRICS
+from ray_qjm.cluster.service_line import ServiceLine
+from ray_qjm.planning.verdicts import What
 from tests.cluster.test_metrics import named_in_dashboard
 from tests.ray.circuits_for_tests import coin
 from tests.services.hosted import Connect
@@ -130,7 +133,36 @@ def test_a_live_run_has_every_metric_that_the_dashboard_names(
         for s in samples
         if s.name == "ray_qjm_desk_refusals_total" and s.of(account=account)
     }
-    assert refused == {"wait": 1, "unknown": 1}
+    assert refused == pytest.approx({**dict.fromkeys(get_args(What), 0), "wait": 1, "unknown": 1})
     actor: Any = ray.get_actor(desk_name(account), NAMESPACE)
     called: Any = ray.get(actor.__ray_call__.remote(repr))
     assert called == f"desk of {account}"
+
+
+def test_status_follows_jobs_that_move_without_an_event(
+    services: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place in a service's queue changes for hours, while enough is prepared and nothing lands."""
+    monkeypatch.setattr(coordinator, "SLOTS_EVERY_S", 0.05)
+    stand, looks = ServiceLine.stand, itertools.count()
+    monkeypatch.setattr(ServiceLine, "stand", lambda line: {**stand(line), "position": next(looks)})
+    services.begin(run_s=lambda job: 600.0)
+    spec = services.spec(quota=Quota(max_pending=1), limits=Limits(max_circuits=2))
+    with submit(spec, 40) as task:
+        until(lambda: all_queued(task.status()))
+        some = next(looks) + 30  # the last words of what was prepared are fewer
+        until(lambda: (task.status().backends[0].position or 0) > some)
+
+
+def all_queued(status: TaskStatus) -> bool:
+    """Whether all circuits that are prepared stand in jobs of two, one of which is at the service."""
+    (at,) = status.backends
+    return at.pending == 1 and status.running == 2 * (1 + (at.queued or 0)) > 4
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for it."""
+    end = time.monotonic() + WITHIN_S
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -68,5 +68,16 @@ def ray_token() -> Found:
         return Found(True, "in RAY_AUTH_TOKEN")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     if path.is_file():
+        if _others_may_read(path):
+            return Found(False, f"in {path}, which other users here may read: chmod 600 {path}")
         return Found(True, f"in {path}")
     return Found(False, f"none: neither RAY_AUTH_TOKEN nor {path}; Ray makes one when it starts here")
+
+
+def _others_may_read(path: Path) -> bool:
+    """Whether the file, and all folders on the way to it, are open to a group or to everybody."""
+    folders = [folder.stat().st_mode for folder in path.resolve().parents]
+    return any(
+        path.stat().st_mode & read and all(mode & enter for mode in folders)
+        for read, enter in ((0o040, 0o010), (0o004, 0o001))
+    )
