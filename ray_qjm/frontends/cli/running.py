@@ -227,12 +227,11 @@ def _print(facts: Facts, store: str | None, target: Target | None) -> None:
 
 def _left(task: Task) -> str:
     """Which jobs a task that has ended left at services."""
-    left = [
-        job for job in task.jobs.select(["job_id", "backend", "ended"]).to_pylist() if job["ended"] is None
-    ]
+    jobs = task.jobs.select(["job_id", "backend", "ended"]).to_pylist()
+    left = sorted(f"{job['job_id']} on {job['backend']}" for job in jobs if job["ended"] is None)
     if not left:
         return ""
-    named = ", ".join(f"{job['job_id']} on {job['backend']}" for job in left[:3])
+    named = ", ".join(left[:3])
     more = f" and {len(left) - 3} more" if len(left) > 3 else ""
     return f" Left at services, to be found again: {named}{more}."
 
