@@ -180,7 +180,9 @@ def _said(text: str, code: int) -> int:
 
 @contextmanager
 def _plain_warnings(debug: bool) -> Iterator[None]:
-    """Warnings of this package in one line; those of others only with --debug."""
+    """Warnings of this package in one line, logged ones too; those of others only with --debug."""
+    told = _Told(logging.WARNING)
+    log = logging.getLogger("ray_qjm")
     with warnings.catch_warnings():
         if debug:
             logging.basicConfig(stream=sys.stderr)
@@ -189,8 +191,20 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=RuntimeWarning, module="ray_qjm")
             warnings.showwarning = _show_warning
+            log.addHandler(told)
         warnings.filterwarnings("ignore", category=PartialResultWarning)  # the report says it
-        yield
+        try:
+            yield
+        finally:
+            log.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """What is logged, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        _show_warning(record.getMessage().removeprefix("ray_qjm: "))
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
