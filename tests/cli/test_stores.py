@@ -97,7 +97,7 @@ def test_report_of_many_ranges(cli: Cli, folder: Path, monkeypatch: pytest.Monke
 
 
 def test_watch_of_a_task_that_has_ended_tells_its_code(cli: Cli, store: str) -> None:
-    assert "8/8 circuits" in cli("watch s", code=Exit.FAILED).stderr
+    assert cli("watch s", code=Exit.FAILED).stderr.count("8/8 circuits") == 1
     lines = cli("watch s --json", code=Exit.FAILED).stdout.splitlines()
     assert [json.loads(line)["state"] for line in lines] == ["done"]
 
@@ -251,6 +251,10 @@ def test_doctor_of_a_task_that_is_there(cli: Cli, store: str) -> None:
     }
     assert checks["task"].endswith("is there: done, 5 of 8 circuits done")
     assert not list(Path("s").glob("doctor*"))
+    epoch = Path("s/epochs/1.json")
+    epoch.write_text(epoch.read_text(encoding="utf-8").replace('"format":1', '"format":9'), encoding="utf-8")
+    values = told(cli("doctor --store s --address local --json", code=Exit.ERROR))
+    assert "format 9" in next(check["text"] for check in values["checks"] if check["state"] == "bad")
 
 
 @pytest.mark.parametrize(

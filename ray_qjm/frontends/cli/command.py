@@ -131,9 +131,14 @@ class Program(click.Group):
         except Stopped as stopped:
             return _said(str(stopped), stopped.code)
         except BrokenPipeError:
-            # Python would complain once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return Exit.SIGPIPE
+            return _reader_gone()
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line, which writes the help if that is asked for."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_reader_gone()) from None
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -170,6 +175,12 @@ class Program(click.Group):
         except Exception as error:
             hint = "" if "--debug" in args else " (--debug shows where.)"
             return _said(f"{type(error).__name__}: {error}.{hint}", Exit.ERROR)
+
+
+def _reader_gone() -> int:
+    # Python would complain once more when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return Exit.SIGPIPE
 
 
 def _said(text: str, code: int) -> int:

@@ -205,7 +205,8 @@ def _told(
     )
     if stopped is not None:
         kept = "" if called is None else f" and stored in {called}"
-        raise Stopped(stopped.number, f"stopped by {stopped.name}: {_share(facts)}{kept}.{goes_on}")
+        why = "" if error is None else f" It had failed by then: {str(error).rstrip('.')}."
+        raise Stopped(stopped.number, f"stopped by {stopped.name}: {_share(facts)}{kept}.{why}{goes_on}")
     if error is not None:
         raise error
     if code == Exit.CANCELLED:

@@ -76,20 +76,20 @@ def watch(store: str, as_json: bool, quiet: bool) -> int:
     task = StoredTask(store)
     shown = view(False if quiet or as_json else None)
     pause = threading.Event()
-    last: TaskStatus | None = None
+
+    def tell(status: TaskStatus) -> None:
+        shown.update(status)
+        if as_json:
+            show.write_json(plain_status(status, store), line=True)
+
     found = task.status
-    shown.update(found)
+    tell(found)
     with shown:
-        while True:
-            if found != last:
-                last = found
-                shown.update(found)
-                if as_json:
-                    show.write_json(plain_status(found, store), line=True)
-            if found.state not in ("running", "cancelling"):
-                break
+        while found.state in ("running", "cancelling"):
             pause.wait(LOOK_S)
-            found = task.status
+            last, found = found, task.status
+            if found != last:
+                tell(found)
     if found.state == "interrupted":
         click.echo(
             f"{PROGRAM}: the process that ran the task is gone. `{PROGRAM} resume {store}` goes on.", err=True
