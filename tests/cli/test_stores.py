@@ -134,6 +134,24 @@ def test_export_writes_what_is_there(cli: Cli, store: str) -> None:
     assert Path("s.parquet").read_text(encoding="utf-8").startswith("circuit,name,")
 
 
+def test_export_of_jobs_and_failures(cli: Cli, store: str) -> None:
+    result = TaskResult.open("s")
+    jobs = [json.loads(line) for line in cli("export s --to json --what jobs").stdout.splitlines()]
+    assert [job["job_id"] for job in jobs] == result.job_ids
+    assert [job["submitted"] for job in jobs] == [
+        time.isoformat() for time in result.jobs.column("submitted").to_pylist()
+    ]
+    rows = list(csv.DictReader(io.StringIO(cli("export s --to csv --what failures").stdout, newline="")))
+    assert [(row["circuit"], row["error"]) for row in rows] == [
+        ("1", "'no angle for 0'"), ("2", "'no angle for 0'"), ("5", "'no angle for 1'"),
+    ]  # fmt: skip
+    values = told(cli("export s --to parquet --what failures --json"))
+    expected = {"store": "s", "what": "failures", "to": "parquet", "rows": 3}
+    assert values == {**expected, "output": str(Path("s-failures.parquet").absolute())}
+    assert pq.read_table("s-failures.parquet").to_pylist() == result.failures.to_pylist()
+    assert "--json tells of a file" in error(cli("export s --to csv --json", code=Exit.USAGE))
+
+
 def test_an_export_that_fails_leaves_no_file(cli: Cli, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
