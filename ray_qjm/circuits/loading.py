@@ -50,6 +50,9 @@ def load(text: str) -> Any:
     place, _, name = text.rpartition(":")
     if not place or not name:
         raise InvalidInputError(f"{text!r} names nothing: give FILE.py:name or module:name.")
+    file, separator, rest = text.partition(".py:")
+    if not place.endswith(".py") and separator:
+        raise InvalidInputError(f"{text!r} has a colon in the name {rest!r}: names in {file}.py have dots.")
     found: Any = _file(Path(place)) if place.endswith(".py") else _module(place)
     at = place
     for part in name.split("."):

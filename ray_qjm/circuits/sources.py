@@ -23,6 +23,9 @@ _KINDS = (
     "lists, Sweep(circuit, values), QpyFiles(paths) or QasmFiles(paths)"
 )
 
+#: Row numbers are int64; beyond 2**53 programs that read JSON round them.
+MAX_COUNT = 2**53
+
 
 def _fresh_references() -> int:
     """References to a circuit that nobody else holds: it holds itself, beside the variable and the call."""
@@ -325,6 +328,8 @@ def _check_count(count: object, least: int = 1) -> int:
         value = -1
     if value < least:
         raise InvalidInputError(f"count is {count!r}. Pass a positive integer: the number of circuits.")
+    if value > MAX_COUNT:
+        raise InvalidInputError(f"count is {count!r}; a task has at most {MAX_COUNT} circuits.")
     return value
 
 

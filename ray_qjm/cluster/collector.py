@@ -24,7 +24,7 @@ from ray_qjm.results.records import EndRecord
 from ray_qjm.results.rows import HeldRows, Rows
 from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_parts import StoredParts
-from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.stored_rows import StoredRows, in_pieces
 from ray_qjm.results.submissions import unfinished
 
 
@@ -140,6 +140,8 @@ class MemoryCollector(Collector):
         self.jobs = JobLog()
         self._blanks = blanks
         self._parts = MemoryParts(limit=limit, on_gate=on_gate)
+        # Their rows are made when they're wanted: of a long task that was cancelled they would fill the memory.
+        self._cancelled: list[tuple[int, int, str]] = []
 
     def take(self, outcome: Outcome, job: int | None) -> int:
         """See ``Collector``."""
@@ -156,7 +158,7 @@ class MemoryCollector(Collector):
 
     def cancel(self, start: int, stop: int, why: str) -> None:
         """See ``Collector``."""
-        self._parts.add(with_jobs(self._blanks.cancelled(start, stop, why), []))
+        self._cancelled.append((start, stop, why))
 
     def missing(self, total: int) -> list[tuple[int, int]]:
         """See ``Collector``."""
@@ -164,11 +166,20 @@ class MemoryCollector(Collector):
 
     def rows(self, total: int | None, why: str) -> Rows:
         """See ``Collector``."""
-        return HeldRows(self._blanks.fill(self._parts.batches(), total, why))
+        return HeldRows(self._blanks.fill([*self._parts.batches(), *self._last()], total, why))
 
     def stream(self) -> Iterator[pa.RecordBatch]:
         """See ``Collector``; each batch is handed over once."""
-        return self._parts.stream()
+        return self._handed(self._parts.stream())
+
+    def _handed(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        yield from self._last()
+
+    def _last(self) -> Iterator[pa.RecordBatch]:
+        for start, stop, why in self._cancelled:
+            for a, b in in_pieces(start, stop):
+                yield with_jobs(self._blanks.cancelled(a, b, why), [])
 
     def watch(
         self,
@@ -238,7 +249,7 @@ class StoreCollector(Collector):
 
     def cancel(self, start: int, stop: int, why: str) -> None:
         """See ``Collector``; they aren't stored, or a resume would pass them over."""
-        self._parts.last(with_jobs(self._blanks.cancelled(start, stop, why), []))
+        self._parts.last(start, stop, lambda a, b: with_jobs(self._blanks.cancelled(a, b, why), []))
 
     def found(self, chunk: Chunk) -> Outcome | None:
         """See ``Collector``: a worker may write its rows and die before it tells."""

@@ -13,10 +13,12 @@ ANSWER_S = 10.0
 #: Seconds between two tries.
 _AGAIN_S = 0.5
 
-_LOOK_AT = (
-    "Look at the address (host and port of the head node, 6379 unless it was told another), whether the cluster "
-    "runs, and whether a firewall lets this machine through."
-)
+
+def _look_at(port: int = 6379) -> str:
+    return (
+        f"Look at the address (host and port of the head node, {port} unless it was told another), whether the cluster "
+        "runs, and whether a firewall lets this machine through."
+    )
 
 
 def reach(
@@ -34,11 +36,11 @@ def reach(
         ConnectionError: It can't be; the message says how long it was tried, why not, and what to look at.
     """
     called = address if given in (None, address) else f"{given} ({address})"
-    _listens(address, called, try_s)
+    listens(address, called, try_s)
     answer = _asked(address, answer_s)
     if answer is None:
         raise ConnectionError(
-            f"something listens at {called}, and didn't answer as a Ray cluster within {answer_s:g} s. {_LOOK_AT}"
+            f"something listens at {called}, and didn't answer as a Ray cluster within {answer_s:g} s. {_look_at()}"
         )
     if isinstance(answer, Exception):
         words = str(answer).strip().splitlines()
@@ -52,14 +54,29 @@ def reach(
         )
 
 
-def _listens(address: str, called: str, within_s: float) -> None:
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise ConnectionError(f"no Ray cluster can be at {called}: {port!r} is no port, which is 1 to 65535.")
+def listens(address: str, called: str, within_s: float = TRY_S, *, port: int | None = None) -> None:
+    """Make sure that something listens at an address.
+
+    Args:
+        address: ``host:port``.
+        called: What the user calls it.
+        within_s: Seconds in which it must.
+        port: Where the address names none.
+
+    Raises:
+        ConnectionError: Nothing does; see ``reach``.
+    """
+    if port is not None and ":" not in address:
+        address = f"{address}:{port}"
+    host, _, number = address.rpartition(":")
+    if not number.isdecimal() or not 0 < int(number) < 2**16:
+        raise ConnectionError(
+            f"no Ray cluster can be at {called}: {number!r} is no port, which is 1 to 65535."
+        )
     began = time.monotonic()
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=max(within_s, _AGAIN_S)):
+            with socket.create_connection((host.strip("[]"), int(number)), timeout=max(within_s, _AGAIN_S)):
                 return
         except (OSError, UnicodeError) as error:
             tried = time.monotonic() - began
@@ -68,7 +85,8 @@ def _listens(address: str, called: str, within_s: float) -> None:
             if hopeless or tried + _AGAIN_S >= within_s:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
                 raise ConnectionError(
-                    f"no Ray cluster answers at {called}: {reason.rstrip('.')}, tried for {tried:.0f} s. {_LOOK_AT}"
+                    f"no Ray cluster answers at {called}: {reason.rstrip('.')}, tried for {tried:.0f} s. "
+                    f"{_look_at() if port is None else _look_at(port)}"
                 ) from error
         time.sleep(_AGAIN_S)
 

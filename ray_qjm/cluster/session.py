@@ -16,11 +16,13 @@ from pathlib import Path
 
 import ray
 
-from ray_qjm.cluster.reach import reach
+from ray_qjm.cluster.reach import listens, reach
 from ray_qjm.errors import TaskFailedError
 
 #: Two threads that start Ray at once would start two.
 _lock = threading.Lock()
+#: How addresses of Ray Client begin.
+_CLIENT = "ray://"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def connect() -> bool:
             found = cluster_address()
             if found is not None:
                 reach(found, address or "the address that `ray start` left on this machine")
+            elif address and address.startswith(_CLIENT):
+                listens(address.removeprefix(_CLIENT), address, port=10001)
             own = signal.getsignal(signal.SIGTERM)
             _in_lasting_thread(partial(_start, _wish))
             _keep(own)

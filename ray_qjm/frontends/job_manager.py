@@ -132,13 +132,30 @@ class JobManager:
             InvalidInputError: That is no store.
             StoreError: The store can't be read: it is damaged, or a newer version of this package wrote it.
         """
-        if isinstance(run, Task):
-            task = run
-        elif isinstance(run, str) and "/" not in run:
-            task = self._known(run) or self._stored.find(run, f"{len(self._tasks)} of this manager")
-        else:
-            task = attach(run)
-        return self._tasks.setdefault(task.id, task)
+        task = run if isinstance(run, Task) else self._looked_up(run)
+        known = self._tasks.setdefault(task.id, task)
+        if not _same(known.store, task.store):
+            raise UnknownRunError(
+                f"this manager has run {task.id} already, of {known.store or 'this process'}; {task.store} holds a "
+                "copy of it. Take that up with another JobManager."
+            )
+        return known
+
+    def _looked_up(self, run: str | os.PathLike[str]) -> Task:
+        if not isinstance(run, str):
+            return attach(run)
+        known = self._known(run)
+        if known is not None:
+            return known
+        if "/" not in run:
+            return self._stored.find(run, f"{len(self._tasks)} of this manager")
+        try:
+            return attach(run)
+        except InvalidInputError:
+            found = by_name(run, self._stored.all()[0])  # names may have slashes too
+            if found is None:
+                raise
+            return found
 
     def runs(self, *, name: str | None = None, tag: str | None = None) -> list[Task]:
         """The runs of this manager, and all that are stored below its root, the oldest first.
@@ -153,7 +170,8 @@ class JobManager:
         stored, unread = self._stored.all()
         for reason in unread:
             warnings.warn(f"a run can't be read: {reason}", RuntimeWarning, stacklevel=2)
-        found = {**{task.id: task for task in stored}, **self._tasks}.values()
+        known = {(task.id, task.store): task for task in self._tasks.values()}
+        found = {**{(task.id, task.store): task for task in stored}, **known}.values()
         return [
             task
             for task in found
@@ -349,6 +367,13 @@ class JobManager:
 
 def _status(task: Task) -> RunStatus:
     return RunStatus(task.status(), task.jobs, tuple(task.tags), task.store, task.elsewhere)
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    """Whether two stores are one, by whatever path."""
+    return one == other or (
+        one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
+    )
 
 
 def _is_over(task: Task) -> bool:

@@ -65,9 +65,9 @@ class StoredRuns:
         """
         stored, unread = self.all()
         for task in stored:
-            if run == task.id or (task.store is not None and run == task.store.rpartition("/")[2]):
+            if task.store is not None and run == task.store.rpartition("/")[2]:
                 return task
-        found = by_name(run, stored)
+        found = by_id(run, stored) or by_name(run, stored)
         if found is not None:
             return found
         if os.path.isdir(run):
@@ -89,6 +89,21 @@ def _attached(store: str) -> Task | str | None:
         return None  # some other folder
     except StoreError as error:
         return str(error)
+
+
+def by_id(run: str, tasks: Iterable[Task]) -> Task | None:
+    """The run of that id; ``None``: none has it.
+
+    Raises:
+        UnknownRunError: Several stores hold it: they are copies, which may differ by now.
+    """
+    found = [task for task in tasks if task.id == run]
+    if len(found) > 1:
+        raise UnknownRunError(
+            f"{len(found)} stores hold run {run}, as copies of one store do: ask by store, "
+            f"{listed(task.store or '' for task in found)}."
+        )
+    return found[0] if found else None
 
 
 def by_name(name: str, tasks: Iterable[Task]) -> Task | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
+import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +50,24 @@ _FINAL = (
     PermissionDeniedError,
     UnauthenticatedError,
     NotADirectoryError,
+    PermissionError,
 )
+#: Nor these; of local files obstore gives the number in its text only.
+_FINAL_NUMBERS = (errno.EACCES, errno.EPERM)
+
+_log = logging.getLogger(__name__)
+_asking = threading.local()
+
+
+class _Unheard(logging.Filter):
+    """Keeps stamina from saying "stamina.retry_scheduled", and no more, on each try of ours; others' retries it may."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is said."""
+        return not getattr(_asking, "now", False)
+
+
+logging.getLogger("stamina").addFilter(_Unheard())
 
 T = TypeVar("T")
 
@@ -252,7 +272,9 @@ class Objects:
             if make:
                 self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             elif not self.directory.is_dir():
-                raise InvalidInputError(f"store {self.root} isn't there: there is no such directory.")
+                file = self.directory.exists()
+                what = "is a file, not a directory" if file else "isn't there: there is no such directory"
+                raise InvalidInputError(f"store {self.root} {what}.")
             return LocalStore(self.directory)
         except OSError as error:
             raise InvalidInputError(f"store {self.root} can't be made: {error.strerror or error}.") from error
@@ -274,9 +296,27 @@ class Objects:
             (self.directory / name).chmod(0o600)
 
     def _tried(self, what: str, operation: Callable[[], T]) -> T:
+        told = False
+
+        def again(error: Exception) -> bool:
+            nonlocal told
+            if not _may_pass(error):
+                return False
+            if not told:
+                told = True
+                _log.warning(
+                    "can't %s in store %s: %s; asked again for %g s",
+                    what,
+                    self.root,
+                    _first_line(error),
+                    self.retry_s,
+                )
+            return True
+
+        _asking.now = True
         try:
             for attempt in stamina.retry_context(
-                on=_may_pass,
+                on=again,
                 attempts=None,
                 timeout=self.retry_s,
                 wait_initial=_WAIT_S[0],
@@ -290,6 +330,8 @@ class Objects:
                 f"can't {what} in store {self.root}{tried}: {_first_line(error)}. Nothing "
                 "that was stored is lost: mend the cause and run the same call again."
             ) from error
+        finally:
+            _asking.now = False
         raise AssertionError("retry_context ended without an answer")
 
 
@@ -406,7 +448,11 @@ def _directory(where: str) -> Path | None:
 
 def _may_pass(error: Exception) -> bool:
     """Whether asking again may help."""
-    return isinstance(error, (BaseError, OSError)) and not isinstance(error, _FINAL)
+    if not isinstance(error, (BaseError, OSError)) or isinstance(error, _FINAL):
+        return False
+    number = re.search(r"\(os error (\d+)\)", _first_line(error))
+    found = error.errno if isinstance(error, OSError) else None
+    return (found if number is None else int(number[1])) not in _FINAL_NUMBERS
 
 
 def _first_line(error: BaseException) -> str:

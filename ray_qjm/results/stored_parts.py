@@ -12,7 +12,7 @@ from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.part_files import Head, TornPartError, encode, verify
 from ray_qjm.results.report import FailureRange
 from ray_qjm.results.store import Opened
-from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.stored_rows import Blank, StoredRows, in_pieces
 from ray_qjm.results.winners import PartName, Taken, winners
 
 
@@ -39,7 +39,7 @@ class StoredParts:
             for start, stop, part in opened.record.accepted
             for a, b in kept.within(start, stop)
         ]
-        self._last: list[pa.RecordBatch] = []
+        self._last: list[tuple[int, int, Blank]] = []
         self._closed = False
 
     @property
@@ -76,9 +76,9 @@ class StoredParts:
         except TornPartError:
             return None
 
-    def last(self, batch: pa.RecordBatch) -> None:
-        """Rows for the end of a stream that aren't stored."""
-        self._last.append(batch)
+    def last(self, start: int, stop: int, blank: Blank) -> None:
+        """Circuits whose rows aren't stored, for the end of a stream; ``blank`` makes them, when they're wanted."""
+        self._last.append((start, stop, blank))
 
     def close(self) -> None:
         """No more parts will come."""
@@ -105,7 +105,8 @@ class StoredParts:
                     self._changed.wait()
                 new = self._parts[seen:]
             if not new:
-                yield from self._last
+                for start, stop, blank in self._last:
+                    yield from (blank(a, b) for a, b in in_pieces(start, stop))
                 return
             seen += len(new)
             yield from self._batches(rows, [Taken(part.start, part.stop, part) for part in new])

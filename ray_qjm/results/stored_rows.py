@@ -93,7 +93,7 @@ class StoredRows(Rows):
         """See ``Rows.__iter__``."""
         for piece in self._pieces:
             if piece.part is None:
-                yield Part(self._blank(piece.start, piece.stop), piece.start)
+                yield from (Part(self._blank(a, b), a) for a, b in in_pieces(piece.start, piece.stop))
             else:
                 yield from self.parts_of(Taken(piece.start, piece.stop, piece.part))
 
@@ -111,7 +111,10 @@ class StoredRows(Rows):
         """See ``Rows.table``."""
         files: dict[PartName | int, list[_Piece]] = {}
         for piece in self._pieces:
-            files.setdefault(piece.start if piece.part is None else piece.part, []).append(piece)
+            if piece.part is None:
+                files.update({a: [_Piece(a, b, None)] for a, b in in_pieces(piece.start, piece.stop)})
+            else:
+                files.setdefault(piece.part, []).append(piece)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = list(
                 chain.from_iterable(pool.map(lambda file: self._read(file, columns), files.values()))
@@ -192,11 +195,19 @@ class StoredRows(Rows):
             ) from error
 
 
+def in_pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Ranges of which rows without counts are made at a time: a task may have any number of them.
+
+    >>> list(in_pieces(5, 65542))
+    [(5, 65541), (65541, 65542)]
+    """
+    return ((at, min(at + _BLANK, stop)) for at in range(start, stop, _BLANK))
+
+
 def _pieces(taken: Sequence[Taken], count: int) -> list[_Piece]:
     found = [_Piece(start, min(stop, count), part) for start, stop, part in taken if start < count]
     covered = Ranges((piece.start, piece.stop) for piece in found)
-    for start, stop in covered.rest(0, count):
-        found += [_Piece(at, min(at + _BLANK, stop), None) for at in range(start, stop, _BLANK)]
+    found += [_Piece(start, stop, None) for start, stop in covered.rest(0, count)]
     return sorted(found, key=lambda piece: piece.start)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -82,6 +83,39 @@ WRITERS: dict[str, Callable[[TaskResult, IO[bytes]], None]] = {
     "csv": write_csv,
     "json": write_json,
 }
+
+
+#: Tables of a result beside that of its circuits, which may be many and are written a batch at a time.
+OTHERS: dict[str, Callable[[TaskResult], pa.Table]] = {
+    "jobs": lambda result: result.jobs,
+    "failures": lambda result: result.failures,
+}
+
+
+def write_other(table: pa.Table, kind: str, file: IO[bytes]) -> None:
+    """Write a table of ``OTHERS`` as one of ``WRITERS`` names it; in CSV and JSON times are ISO 8601."""
+    if kind == "parquet":
+        pq.write_table(table, file, compression="zstd")
+        return
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    try:
+        lines = csv.DictWriter(text, table.column_names)
+        if kind == "csv":
+            lines.writeheader()
+        for batch in table.to_batches():
+            for row in batch.to_pylist():
+                plain = {name: _as_text(value) for name, value in row.items()}
+                if kind == "csv":
+                    lines.writerow(plain)
+                else:
+                    text.write(json.dumps(plain) + "\n")
+    finally:
+        text.flush()
+        text.detach()
+
+
+def _as_text(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else None if _is_no_number(value) else value
 
 
 def _rows(result: TaskResult, more: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from ray_qjm.results.part_files import Head
 from ray_qjm.results.records import TaskRecord, read_beat
 from ray_qjm.results.report import FailureRange, clipped, merge
 from ray_qjm.results.store import SHOTS, Look, heads_of, jobs_of, look
-from ray_qjm.results.stored_rows import StoredRows
+from ray_qjm.results.stored_rows import StoredRows, in_pieces
 from ray_qjm.results.submissions import SUBMISSIONS, job_of, submissions, unfinished
 from ray_qjm.results.winners import PartName, Taken
 
@@ -167,7 +167,7 @@ class StoredTask:
                         covered.add(c, d)
             if ended:
                 for start, stop in covered.rest(0, rows.count):
-                    yield self._blank(start, stop)
+                    yield from (self._blank(a, b) for a, b in in_pieces(start, stop))
                 return
             pause.wait(LOOK_S)
 

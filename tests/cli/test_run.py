@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,21 @@ def test_options_of_backends() -> None:
         limits=ray_qjm.Limits(1, 2, 3, 4),
         quota=ray_qjm.Quota(max_pending=5, jobs_per_minute=6.0),
     )
+
+
+def test_a_signal_doesnt_hide_that_the_task_had_failed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the task ends for a reason of its own."""
+    from ray_qjm.frontends.cli.signals import Stopped
+    from ray_qjm.frontends.task import Task
+
+    wait = Task.wait
+
+    def late(task: Task, timeout: float | None = None) -> Any:
+        monkeypatch.setattr(Task, "wait", wait)
+        wait(task, timeout)
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Task, "wait", late)
+    line = "run circuits.py:hopeless --count 1000 --max-failures 4 --store s"
+    text = error(cli(line, code=Exit.SIGTERM))
+    assert "stopped by SIGTERM: 0 of 1000" in text and "It had failed by then: the task was stopped" in text

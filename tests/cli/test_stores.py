@@ -97,7 +97,7 @@ def test_report_of_many_ranges(cli: Cli, folder: Path, monkeypatch: pytest.Monke
 
 
 def test_watch_of_a_task_that_has_ended_tells_its_code(cli: Cli, store: str) -> None:
-    assert "8/8 circuits" in cli("watch s", code=Exit.FAILED).stderr
+    assert cli("watch s", code=Exit.FAILED).stderr.count("8/8 circuits") == 1
     lines = cli("watch s --json", code=Exit.FAILED).stdout.splitlines()
     assert [json.loads(line)["state"] for line in lines] == ["done"]
 
@@ -132,6 +132,24 @@ def test_export_writes_what_is_there(cli: Cli, store: str) -> None:
     assert "s.parquet is there already" in error(cli("export s --to parquet", code=2))
     cli("export s --to csv -o s.parquet --force")
     assert Path("s.parquet").read_text(encoding="utf-8").startswith("circuit,name,")
+
+
+def test_export_of_jobs_and_failures(cli: Cli, store: str) -> None:
+    result = TaskResult.open("s")
+    jobs = [json.loads(line) for line in cli("export s --to json --what jobs").stdout.splitlines()]
+    assert [job["job_id"] for job in jobs] == result.job_ids
+    assert [job["submitted"] for job in jobs] == [
+        time.isoformat() for time in result.jobs.column("submitted").to_pylist()
+    ]
+    rows = list(csv.DictReader(io.StringIO(cli("export s --to csv --what failures").stdout, newline="")))
+    assert [(row["circuit"], row["error"]) for row in rows] == [
+        ("1", "'no angle for 0'"), ("2", "'no angle for 0'"), ("5", "'no angle for 1'"),
+    ]  # fmt: skip
+    values = told(cli("export s --to parquet --what failures --json"))
+    expected = {"store": "s", "what": "failures", "to": "parquet", "rows": 3}
+    assert values == {**expected, "output": str(Path("s-failures.parquet").absolute())}
+    assert pq.read_table("s-failures.parquet").to_pylist() == result.failures.to_pylist()
+    assert "--json tells of a file" in error(cli("export s --to csv --json", code=Exit.USAGE))
 
 
 def test_an_export_that_fails_leaves_no_file(cli: Cli, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +269,10 @@ def test_doctor_of_a_task_that_is_there(cli: Cli, store: str) -> None:
     }
     assert checks["task"].endswith("is there: done, 5 of 8 circuits done")
     assert not list(Path("s").glob("doctor*"))
+    epoch = Path("s/epochs/1.json")
+    epoch.write_text(epoch.read_text(encoding="utf-8").replace('"format":1', '"format":9'), encoding="utf-8")
+    values = told(cli("doctor --store s --address local --json", code=Exit.ERROR))
+    assert "format 9" in next(check["text"] for check in values["checks"] if check["state"] == "bad")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from qiskit import QuantumCircuit, qpy
 
 from ray_qjm.frontends.cli.exits import MEANINGS, Exit
-from ray_qjm.frontends.cli.program import main
+from ray_qjm.frontends.cli.program import main, program
 from tests.cli.conftest import Cli, error
 
 
@@ -83,6 +87,10 @@ def files(folder: Path) -> None:
             "run circuits.py:binary --count 3 --store s --address h:1 --num-cpus 2",
             "--address names a cluster, h:1",
         ),
+        (
+            "run circuits.py:binary:x --count 3 --store s",
+            "has a colon in the name 'binary:x': names in circuits.py",
+        ),
         ("run --count 3 --store s", "Missing argument 'SOURCE...'"),
         (
             "run circuits.py:binary --cuont 3",
@@ -93,6 +101,7 @@ def files(folder: Path) -> None:
         ("resume s circuits.py:binary", "resume takes a store and no source (circuits.py:binary)"),
         ("resume s --count 3", "No such option '--count'"),
         ("plan circuits.py:binary", "--count is missing"),
+        ("status circuits.py", "circuits.py is a file, not a directory"),
         ("status gone", "there is no such directory"),
         ("status runs", "runs holds no task"),
         ("report runs", "runs holds no task"),
@@ -201,3 +210,25 @@ def test_the_program_is_what_the_package_installs() -> None:
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'ray-qjm = "ray_qjm.frontends.cli.program:main"' in text
     assert callable(main)
+
+
+def test_a_source_without_a_name(files: None) -> None:
+    found = CliRunner().invoke(program, ["run", "", "--store", "s"], prog_name="ray-qjm")
+    assert found.exit_code == Exit.USAGE and "SOURCE is an empty text" in error(found)
+
+
+@pytest.mark.parametrize("words", ["--help", "run --help", "--version", "status gone"])
+def test_whoever_reads_may_be_gone(words: str) -> None:
+    """A pipe whose reader has closed it, and no standard output at all."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ray_qjm", *words.split()]
+    found = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    gone = words == "status gone"  # that writes nothing
+    assert found.returncode == (Exit.USAGE if gone else Exit.SIGPIPE)
+    assert ("no such directory" in found.stderr) if gone else found.stderr == ""
+    closed = ["bash", "-c", 'exec "$@" >&-', "bash", *command]
+    found = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert found.returncode == (Exit.USAGE if gone else Exit.DONE)
+    assert "Error:" not in found.stderr

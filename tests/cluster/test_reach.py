@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ray_qjm.cluster import session
-from ray_qjm.cluster.reach import reach
+from ray_qjm.cluster.reach import listens, reach
 from ray_qjm.cluster.session import Wish, cluster_address, wish
 
 
@@ -111,6 +111,16 @@ def test_what_was_given_stands_in_the_message(closed: str, monkeypatch: pytest.M
     monkeypatch.setattr(session, "reach", partial(reach, try_s=0.0))
     wish(Wish(f"localhost:{closed.rpartition(':')[2]}"))
     with pytest.raises(ConnectionError, match="answers at localhost:"):
+        session.connect()
+
+
+@pytest.mark.usefixtures("wished")
+def test_a_proxy_of_ray_client_that_isnt_there(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray says "ray client connection timeout" after half a minute."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(session, "listens", partial(listens, within_s=0.0))
+    wish(Wish(f"ray://{closed}"))
+    with pytest.raises(ConnectionError, match=f"answers at ray://{closed}: Connection refused.*10001 unless"):
         session.connect()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -346,3 +347,33 @@ def test_bad_words_are_refused_before_anything_runs(tmp_path: Path, monkeypatch:
     with pytest.raises(InvalidInputError, match="asked for by id or name, not by int"):
         jm.run([binary(1)], shots=10)
         jm.status(7)  # type: ignore[arg-type]
+
+
+def test_a_copy_of_a_store_is_not_taken_for_it(tmp_path: Path) -> None:
+    """Both hold a run of one id; what is asked for by its store comes from there."""
+    root = tmp_path / "runs"
+    jm = JobManager(root)
+    task = jm.run([binary(1)], shots=10, name="one")
+    jm.wait(60)
+    assert task.store is not None
+    copy = shutil.copytree(task.store, root / "zcopy")
+    assert jm.retrieve(task.store) is task
+    (tmp_path / "link").symlink_to(task.store)
+    assert jm.retrieve(tmp_path / "link") is task
+    with pytest.raises(UnknownRunError, match=f"has run {task.id} already, of .*zcopy holds a copy"):
+        jm.retrieve(copy)
+    assert [found.store for found in jm.runs()] == [task.store, str(copy)]
+    late = JobManager(root)
+    with pytest.raises(UnknownRunError, match=f"2 stores hold run {task.id}.*ask by store.*zcopy"):
+        late.retrieve(task.id)
+    assert late.retrieve("zcopy").store == str(copy)
+
+
+def test_a_name_may_have_a_slash(tmp_path: Path) -> None:
+    jm = JobManager(tmp_path)
+    task = jm.run([binary(1)], shots=10, name="lab/night")
+    jm.wait(60)
+    assert jm.retrieve("lab/night") is task
+    assert JobManager(tmp_path).retrieve("lab/night").id == task.id
+    with pytest.raises(InvalidInputError, match="there is no such directory"):
+        jm.retrieve("lab/day")

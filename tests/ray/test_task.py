@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pyarrow as pa
@@ -261,3 +262,26 @@ def test_warning_comes_once_from_run() -> None:
         ray_qjm.run([QuantumCircuit(1), QuantumCircuit(1)], progress=False)
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_task_larger_than_any_memory_is_cancelled_like_another(stored: bool, tmp_path: Path) -> None:
+    """Rows of circuits that weren't run are made when somebody wants them, a few at a time."""
+    keeper = Gatekeeper()
+    store = tmp_path / "s" if stored else None
+    task = ray_qjm.submit(coin, count=2**50, shots=10, store=store, progress=keeper)
+    stream = task.stream()
+    keeper.wait_for_done(20)
+    task.cancel()
+    status = task.wait(60)
+    assert status.state == "cancelled" and status.done + status.cancelled == 2**50
+    rows = 0
+    for batch in stream:
+        rows += batch.num_rows
+        if rows > status.done:
+            break
+    assert batch.column("status").to_pylist()[-1] == "cancelled"
+    if store is not None:
+        found = ray_qjm.attach(store)
+        assert found.status().state == "cancelled" and len(found.result(partial=True)) == 2**50
+        assert found.result(partial=True)[2**50 - 1].status == "cancelled"

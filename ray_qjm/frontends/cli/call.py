@@ -90,6 +90,8 @@ def _kind(text: str) -> str:
         return "OpenQASM files"
     if ":" in text:
         return "named"
+    if not text:
+        raise click.UsageError("SOURCE is an empty text. Give FILE.py:callable, module:callable or files.")
     path = Path(text)
     if text.endswith(".py"):
         from ray_qjm.circuits.loading import functions_in

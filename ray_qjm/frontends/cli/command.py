@@ -131,9 +131,14 @@ class Program(click.Group):
         except Stopped as stopped:
             return _said(str(stopped), stopped.code)
         except BrokenPipeError:
-            # Python would complain once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return Exit.SIGPIPE
+            return _reader_gone()
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the command line, which writes the help if that is asked for."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_reader_gone()) from None
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -172,6 +177,12 @@ class Program(click.Group):
             return _said(f"{type(error).__name__}: {error}.{hint}", Exit.ERROR)
 
 
+def _reader_gone() -> int:
+    # Python would complain once more when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return Exit.SIGPIPE
+
+
 def _said(text: str, code: int) -> int:
     """Write an error in one line."""
     click.echo(f"{PROGRAM}: {' '.join(text.split())}", err=True)
@@ -180,7 +191,9 @@ def _said(text: str, code: int) -> int:
 
 @contextmanager
 def _plain_warnings(debug: bool) -> Iterator[None]:
-    """Warnings of this package in one line; those of others only with --debug."""
+    """Warnings of this package in one line, logged ones too; those of others only with --debug."""
+    told = _Told(logging.WARNING)
+    log = logging.getLogger("ray_qjm")
     with warnings.catch_warnings():
         if debug:
             logging.basicConfig(stream=sys.stderr)
@@ -189,8 +202,20 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=RuntimeWarning, module="ray_qjm")
             warnings.showwarning = _show_warning
+            log.addHandler(told)
         warnings.filterwarnings("ignore", category=PartialResultWarning)  # the report says it
-        yield
+        try:
+            yield
+        finally:
+            log.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """What is logged, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        _show_warning(record.getMessage().removeprefix("ray_qjm: "))
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ray_qjm.errors import RayQjmError
+from ray_qjm.errors import InvalidInputError, RayQjmError, StoreError
 from ray_qjm.frontends.cli import arguments as options
 from ray_qjm.frontends.cli import credentials, show
 from ray_qjm.frontends.cli.call import backends_of, circuits_of
@@ -202,12 +202,17 @@ def _store(store: str | None) -> Iterator[Check]:
     yield _writable("store", store, store)
     from ray_qjm.results.watch import StoredTask
 
-    with suppress(RayQjmError):
+    try:
         status = StoredTask(store).status
-        of = "" if status.total is None else f" of {status.total:,}"
-        yield Check(
-            "task", "note", f"{status.task_id} is there: {status.state}, {status.done:,}{of} circuits done"
-        )
+    except InvalidInputError:  # there is none yet
+        return
+    except StoreError as error:
+        yield Check("task", "bad", str(error))
+        return
+    of = "" if status.total is None else f" of {status.total:,}"
+    yield Check(
+        "task", "note", f"{status.task_id} is there: {status.state}, {status.done:,}{of} circuits done"
+    )
 
 
 def _writable(name: str, root: str, called: str) -> Check:

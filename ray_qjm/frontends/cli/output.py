@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS = ("parquet", "csv", "json")
+#: What a result has tables of.
+TABLES = ("circuits", "jobs", "failures")
 _BY_ENDING = {".parquet": "parquet", ".csv": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json"}
 
 
@@ -58,17 +60,33 @@ class Target:
         """For people."""
         return "standard output" if self.path is None else str(self.path)
 
-    def write(self, result: TaskResult) -> None:
-        """Write all rows; the file is there when it is whole, and not before."""
-        from ray_qjm.results.tables import WRITERS
+    def write(self, result: TaskResult, what: str = "circuits") -> int:
+        """Write all rows; the file is there when it is whole, and not before.
 
+        Args:
+            result: Has them.
+            what: One of ``TABLES``.
+
+        Returns:
+            How many they are.
+        """
+        from ray_qjm.results.tables import OTHERS, WRITERS, write_other
+
+        if what == "circuits":
+            self._filled(lambda file: WRITERS[self.kind](result, file))
+            return len(result)
+        table = OTHERS[what](result)
+        self._filled(lambda file: write_other(table, self.kind, file))
+        return int(table.num_rows)
+
+    def _filled(self, fill: Callable[[IO[bytes]], None]) -> None:
         if self.path is None:
-            WRITERS[self.kind](result, sys.stdout.buffer)
+            fill(sys.stdout.buffer)
             return
         handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                WRITERS[self.kind](result, file)
+                fill(file)
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(name, 0o666 & ~mask)

@@ -42,6 +42,8 @@ for _command in (
 
 def main() -> NoReturn:
     """Run the program as a process of its own."""
+    if sys.stdout is None:  # it was closed: nobody wants to read
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
     if "--debug" not in sys.argv:
         _hush()
     try:

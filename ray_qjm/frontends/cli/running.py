@@ -207,7 +207,8 @@ def _told(
     )
     if stopped is not None:
         kept = "" if called is None else f" and stored in {called}"
-        words = f"stopped by {stopped.name}: {_share(facts)}{kept}.{_left(task)}{goes_on}"
+        why = "" if error is None else f" It had failed by then: {str(error).rstrip('.')}."
+        words = f"stopped by {stopped.name}: {_share(facts)}{kept}.{why}{_left(task)}{goes_on}"
         raise Stopped(stopped.number, words)
     if error is not None:
         raise error

@@ -14,7 +14,7 @@ from ray_qjm.frontends.cli import show
 from ray_qjm.frontends.cli.command import PROGRAM, Command, option
 from ray_qjm.frontends.cli.exits import Exit, exit_of
 from ray_qjm.frontends.cli.facts import Facts, plain_status
-from ray_qjm.frontends.cli.output import KINDS, Target, force_option, target_of
+from ray_qjm.frontends.cli.output import KINDS, TABLES, Target, force_option, target_of
 
 if TYPE_CHECKING:
     from ray_qjm.planning.status import TaskStatus
@@ -76,20 +76,20 @@ def watch(store: str, as_json: bool, quiet: bool) -> int:
     task = StoredTask(store)
     shown = view(False if quiet or as_json else None)
     pause = threading.Event()
-    last: TaskStatus | None = None
+
+    def tell(status: TaskStatus) -> None:
+        shown.update(status)
+        if as_json:
+            show.write_json(plain_status(status, store), line=True)
+
     found = task.status
-    shown.update(found)
+    tell(found)
     with shown:
-        while True:
-            if found != last:
-                last = found
-                shown.update(found)
-                if as_json:
-                    show.write_json(plain_status(found, store), line=True)
-            if found.state not in ("running", "cancelling"):
-                break
+        while found.state in ("running", "cancelling"):
             pause.wait(LOOK_S)
-            found = task.status
+            last, found = found, task.status
+            if found != last:
+                tell(found)
     if found.state == "interrupted":
         click.echo(
             f"{PROGRAM}: the process that ran the task is gone. `{PROGRAM} resume {store}` goes on.", err=True
@@ -152,13 +152,21 @@ def cancel(store: str, no_wait: bool, timeout: float, as_json: bool) -> int:
     "--to", "kind", type=click.Choice(KINDS), required=True, help="csv: a line an outcome. json: JSON Lines."
 )
 @option(
+    "--what",
+    type=click.Choice(TABLES),
+    default="circuits",
+    show_default=True,
+    help="jobs: what was submitted, a line a job. failures: circuits without counts, or not all.",
+)
+@option(
     "-o",
     "--output",
     metavar="FILE",
     help="The file; - is standard output.  [default: - for csv and json, STORE.parquet here for parquet]",
 )
 @force_option("Options")
-def export(store: str, kind: str, output: str | None, force: bool) -> int:
+@option("--json", "as_json", is_flag=True, help="Say what was written to the file as JSON, for programs.")
+def export(store: str, kind: str, what: str, output: str | None, force: bool, as_json: bool) -> int:
     """Write the rows of a store as one table.
 
     Circuits that haven't been run stand in it as cancelled.
@@ -167,12 +175,17 @@ def export(store: str, kind: str, output: str | None, force: bool) -> int:
 
     result = TaskResult.open(store)
     if output is None:
-        output = f"{Path(store.rstrip('/')).name}.parquet" if kind == "parquet" else "-"
+        more = "" if what == "circuits" else f"-{what}"
+        output = f"{Path(store.rstrip('/')).name}{more}.parquet" if kind == "parquet" else "-"
     target = target_of(output, force=force, kind=kind)
     assert isinstance(target, Target)
-    target.write(result)
-    if target.path is not None:
-        click.echo(f"{len(result):,} circuits written to {output}")
+    if as_json and target.path is None:
+        raise click.UsageError("--json tells of a file, and rows go to standard output: give --output FILE.")
+    rows = target.write(result, what)
+    if as_json:
+        show.write_json({"store": store, "what": what, "to": kind, "output": target.name, "rows": rows})
+    elif target.path is not None:
+        click.echo(f"{rows:,} {what} written to {output}")
     return Exit.DONE
 
 
