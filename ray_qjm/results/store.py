@@ -109,10 +109,8 @@ def look(objects: Objects) -> Look:
     Raises:
         StoreDamagedError: Rows are there and nothing that says of what; or a newer version of this package wrote them.
     """
-    try:
+    with _named(objects):
         task, record, end, numbers = _records(objects)
-    except StoreDamagedError as error:
-        raise StoreDamagedError(f"{objects.root}: {error}") from None
     parts = [] if end is not None else _parts_since(objects, 0 if record is None else record.epoch)
     if task is None and parts:
         raise StoreDamagedError(
@@ -120,6 +118,15 @@ def look(objects: Objects) -> Look:
             "what they are of isn't known. Move it away, or give another store."
         )
     return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
+
+
+@contextmanager
+def _named(objects: Objects) -> Iterator[None]:
+    """Say of what is wrong with a record in which store it is."""
+    try:
+        yield
+    except StoreDamagedError as error:
+        raise StoreDamagedError(f"{objects.root}: {error}") from None
 
 
 def _records(
@@ -259,13 +266,15 @@ def take(objects: Objects, wanted: TaskRecord | None, backends: Sequence[str], t
         StoreInUseError: Another process runs it.
         StoreDamagedError: It can't be told what the store holds.
     """
+    with _named(objects):
+        stored = read_task(objects.read(TASK))
     with this_process() as owner:
         record, seen, heads, marks = _epoch(objects, owner, wanted, backends, total)
         lease = Lease(objects, record)
     opened = Opened(objects, record, lease, seen, JobLog(), heads, marks)
     try:
         opened.jobs = _jobs_and(objects, heads)
-        if read_task(objects.read(TASK)) is None:
+        if stored is None:
             objects.replace(TASK, pack_task(record.task))
         objects.sweep(FOLDERS)
         opened.sweep(opened.record.accepted)
@@ -328,8 +337,8 @@ def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None
                 name,
                 before,
                 now,
-                f"store {objects.root} holds task {stored.task_id} with {name} {_shown(before)}; this call has "
-                f"{_shown(now)}. Give what it was to go on with that task, or another store for a new one.",
+                f"store {objects.root} holds task {stored.task_id} with {name} {_shown(before, now)}; this call has "
+                f"{_shown(now, before)}. Give what it was to go on with that task, or another store for a new one.",
             )
 
 
@@ -443,6 +452,11 @@ def _unpack_jobs(data: bytes | None) -> pa.Table | None:
     return table.replace_schema_metadata(None).select(JOBS_SCHEMA.names).cast(JOBS_SCHEMA)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, other: object) -> str:
+    """A value for people; of a mapping what differs from another one."""
     text = repr(value)
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        text = (
+            ", ".join(f"{key} {of!r}" for key, of in value.items() if other.get(key) != of) or "nothing of it"
+        )
     return text if len(text) <= 200 else f"{text[:200]}..."

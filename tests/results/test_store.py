@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -162,9 +163,12 @@ def test_a_process_on_another_machine_is_given_its_time(
 def test_signs_of_life_carry_the_status(objects: Objects) -> None:
     opened = taken_by(objects)
     opened.lease.report(lambda: {"a": 1}, lambda error: None, lambda: None)
-    opened.lease._beat()
-    beat = read_beat(objects.read(beat_name(1)))
-    assert beat is not None and beat.status == {"a": 1}
+    told: Mapping[str, Any] = {}
+    until = time.monotonic() + 30
+    while told != {"a": 1} and time.monotonic() < until:
+        beat = read_beat(objects.read(beat_name(1)))
+        told = {} if beat is None else beat.status
+    assert told == {"a": 1}
     killed(opened)
 
 
@@ -283,6 +287,24 @@ def test_a_newer_format_is_refused(objects: Objects) -> None:
             StoreDamagedError, match="format 2, and this version of ray_qjm reads up to 1: upgrade"
         ):
             ask()
+
+
+def test_a_task_of_a_newer_format_is_not_taken(objects: Objects) -> None:
+    opened = taken_by(objects)
+    end(opened, [write(objects, 1, 0, COUNT, mark=1)])
+    objects.replace("task.json", b'{"format":2,"digest":"","body":{}}')
+    before = left(objects)
+    with pytest.raises(StoreDamagedError, match=f"^{objects.root}: .*format 2, and this version"):
+        taken_by(objects)
+    assert left(objects) == before
+
+
+def test_of_another_source_what_differs_is_told(objects: Objects) -> None:
+    told = {"kind": "callable", "digest": "ab"}
+    stored, given = ({**TASK.identity, "source": {**told, **more}} for more in ({}, {"digest": "cd"}))
+    end(take(objects, replace(TASK, identity=stored), ["aer"], COUNT), [])
+    with pytest.raises(StoreMismatchError, match="with source digest 'ab'; this call has digest 'cd'"):
+        take(objects, replace(TASK, identity=given), ["aer"], COUNT)
 
 
 def test_another_task_takes_nothing(objects: Objects) -> None:
