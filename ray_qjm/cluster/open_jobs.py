@@ -106,7 +106,7 @@ def earlier_jobs(
         found.setdefault(backend, []).append(job)
     for name, ids in missing.items():
         raise InvalidInputError(
-            f"store {opened.objects.root} has {len(ids)} jobs on backend {name} that may be running or have results "
+            f"store {opened.objects.place} has {len(ids)} jobs on backend {name} that may be running or have results "
             f"({', '.join(ids[:5])}{', ...' if len(ids) > 5 else ''}), and this call doesn't name it. Name it among "
             "backends too, so that their circuits aren't paid for twice."
         )

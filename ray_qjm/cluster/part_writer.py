@@ -40,8 +40,8 @@ class PartWriter:
         # A directory of this node's own would take the rows, and nobody would ever find them.
         if digest(self._objects.read(epoch_name(setup.epoch)) or b"") != setup.record:
             raise StoreUnavailableError(
-                f"store {self._objects.root} isn't the driver's on a worker: {epoch_name(setup.epoch)} isn't there, or "
-                "is another one. Give a store that every node sees under this name, such as s3://bucket/prefix."
+                f"store {self._objects.place} isn't the driver's on a worker: {epoch_name(setup.epoch)} isn't there, "
+                "or is another one. Give a store that every node sees under this name, such as s3://bucket/prefix."
             )
 
     def write(
@@ -149,7 +149,7 @@ class PartWriter:
                     return verify(found)[0], len(found)
             except TornPartError:
                 self._objects.remove([name])
-        raise StoreDamagedError(f"{name} in store {self._objects.root} is torn again and again.")
+        raise StoreDamagedError(f"{name} in store {self._objects.place} is torn again and again.")
 
 
 def within(failures: Sequence[Failure], start: int, stop: int) -> list[FailureRange]:

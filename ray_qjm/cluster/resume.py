@@ -93,8 +93,8 @@ class Resumed:
                 "circuits",
                 total,
                 now,
-                f"the task of store {self.opened.objects.root} had {total} circuits, and {source.kind} has {now}. Give "
-                "the circuits that it was begun with, or another store.",
+                f"the task of store {self.opened.objects.place} had {total} circuits, and {source.kind} has {now}. "
+                "Give the circuits that it was begun with, or another store.",
             )
 
     def setup(self, setup: TaskSetup) -> TaskSetup:

@@ -362,7 +362,9 @@ class JobManager:
     def _none_yet(self) -> str:
         stored = len(self._stored.all()[0])
         text = "this manager has no run yet: run(circuits, backend=...) begins one, retrieve(id or store) takes one up."
-        return f"{text} {stored} are stored below {self._stored.root}: runs() lists them." if stored else text
+        return (
+            f"{text} {stored} are stored below {self._stored.place}: runs() lists them." if stored else text
+        )
 
 
 def _status(task: Task) -> RunStatus:

@@ -12,7 +12,7 @@ from ray_qjm.api import attach
 from ray_qjm.cluster.resume import check_place
 from ray_qjm.errors import InvalidInputError, StoreError, UnknownRunError
 from ray_qjm.frontends.task import Task
-from ray_qjm.results.objects import Objects, absolute
+from ray_qjm.results.objects import Objects, absolute, place_of
 
 #: Stores that are looked at together: an object store answers after milliseconds.
 _AT_ONCE = 16
@@ -34,6 +34,7 @@ class StoredRuns:
         if root is not None:
             check_place(root)
         self.root = None if root is None else absolute(root)
+        self.place = None if self.root is None else place_of(self.root)
 
     def new(self) -> str | None:
         """A store that nobody has; the time leads its name, so that runs are listed in order."""
@@ -76,7 +77,7 @@ class StoredRuns:
         if self.root is None:
             cure = "JobManager(root=...) says where runs are kept; or give the directory or URI of its store."
         else:
-            where += f" and {len(stored)} stored below {self.root}"
+            where += f" and {len(stored)} stored below {self.place}"
         if unread:
             where += f" ({len(unread)} more there can't be read: {unread[0].rstrip('.')})"
         raise UnknownRunError(f"no run is {run!r}: looked among the runs, {where}. {cure}")

@@ -117,7 +117,7 @@ def wait_for_owner(objects: Objects, record: Held, lease_s: float | None = None)
     while not is_dead(record.owner) and objects.read(end) is None:
         if objects.read(name) != first:
             raise StoreInUseError(
-                f"the task of store {objects.root} is being run by {record.owner}. Wait for it or end it; "
+                f"the task of store {objects.place} is being run by {record.owner}. Wait for it or end it; "
                 "ray_qjm.attach(store) shows how far it is and reads its results."
             )
         if time.monotonic() >= until:
@@ -174,12 +174,12 @@ class Lease:
         epoch = epoch_name(self._record.epoch)
         if self._objects.read(epoch) is None:
             raise StoreUnavailableError(
-                f"{epoch} is gone from store {self._objects.root}: it was removed, or its disk was unmounted. Bring it "
-                "back and run the same call again."
+                f"{epoch} is gone from store {self._objects.place}: it was removed, or its disk was unmounted. Bring "
+                "it back and run the same call again."
             )
         if self._objects.read(epoch_name(self._record.epoch + 1)) is not None:
             raise StoreTakenError(
-                f"another process has taken over store {self._objects.root}, since this one gave no sign of life for "
+                f"another process has taken over store {self._objects.place}, since this one gave no sign of life for "
                 f"{self._lease_s:g} s. The task goes on there: ray_qjm.attach(store) shows it."
             )
 

@@ -217,7 +217,7 @@ class Objects:
     @property
     def place(self) -> str:
         """The root as people write it: a path on a local disk, else a URI."""
-        return self.root if self.directory is None else str(self.directory)
+        return place_of(self.root)
 
     def entries(self, prefix: str) -> list[Entry]:
         """The objects below ``prefix/``, by name."""
@@ -274,14 +274,16 @@ class Objects:
             elif not self.directory.is_dir():
                 file = self.directory.exists()
                 what = "is a file, not a directory" if file else "isn't there: there is no such directory"
-                raise InvalidInputError(f"store {self.root} {what}.")
+                raise InvalidInputError(f"store {self.place} {what}.")
             return LocalStore(self.directory)
         except OSError as error:
-            raise InvalidInputError(f"store {self.root} can't be made: {error.strerror or error}.") from error
+            raise InvalidInputError(
+                f"store {self.place} can't be made: {error.strerror or error}."
+            ) from error
         except InvalidInputError:
             raise
         except (BaseError, ValueError) as error:
-            raise InvalidInputError(f"store {self.root} can't be opened: {_first_line(error)}.") from error
+            raise InvalidInputError(f"store {self.place} can't be opened: {_first_line(error)}.") from error
 
     def _make_room(self, name: str) -> None:
         """Private directories: obstore would make public ones."""
@@ -307,7 +309,7 @@ class Objects:
                 _log.warning(
                     "can't %s in store %s: %s; asked again for %g s",
                     what,
-                    self.root,
+                    self.place,
                     _first_line(error),
                     self.retry_s,
                 )
@@ -327,7 +329,7 @@ class Objects:
         except (BaseError, OSError) as error:
             tried = f", tried for {self.retry_s:g} s" if _may_pass(error) else ""
             raise StoreUnavailableError(
-                f"can't {what} in store {self.root}{tried}: {_first_line(error)}. Nothing "
+                f"can't {what} in store {self.place}{tried}: {_first_line(error)}. Nothing "
                 "that was stored is lost: mend the cause and run the same call again."
             ) from error
         finally:
@@ -433,12 +435,24 @@ def will_be_made(root: str | os.PathLike[str]) -> bool:
         above = next(folder for folder in directory.parents if folder.exists())
         fine = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
     except OSError as error:
-        raise InvalidInputError(f"store {where} can't be made: {error.strerror or error}.") from error
+        raise InvalidInputError(
+            f"store {place_of(where)} can't be made: {error.strerror or error}."
+        ) from error
     if not fine:
         raise InvalidInputError(
-            f"store {where} can't be made: {above} isn't a directory that you may write to."
+            f"store {place_of(where)} can't be made: {above} isn't a directory that you may write to."
         )
     return True
+
+
+def place_of(root: str) -> str:
+    """A root as people write it.
+
+    >>> place_of("file:///data/a%20b"), place_of("s3://lab/run42")
+    ('/data/a b', 's3://lab/run42')
+    """
+    directory = _directory(root)
+    return root if directory is None else str(directory)
 
 
 def _directory(where: str) -> Path | None:

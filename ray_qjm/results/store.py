@@ -114,7 +114,7 @@ def look(objects: Objects) -> Look:
     parts = [] if end is not None else _parts_since(objects, 0 if record is None else record.epoch)
     if task is None and parts:
         raise StoreDamagedError(
-            f"store {objects.root} has {len(parts)} parts, and neither {TASK} nor a record of an epoch can be read: "
+            f"store {objects.place} has {len(parts)} parts, and neither {TASK} nor a record of an epoch can be read: "
             "what they are of isn't known. Move it away, or give another store."
         )
     return Look(task, record, end, parts, max([*numbers, *(part.epoch for part in parts)], default=0))
@@ -126,7 +126,7 @@ def _named(objects: Objects) -> Iterator[None]:
     try:
         yield
     except StoreDamagedError as error:
-        raise StoreDamagedError(f"{objects.root}: {error}") from None
+        raise StoreDamagedError(f"{objects.place}: {error}") from None
 
 
 def _records(
@@ -293,7 +293,7 @@ def _epoch(
         seen = look(objects)
         task = seen.task or wanted
         if task is None:
-            raise StoreDamagedError(f"store {objects.root} holds no task: {TASK} isn't there.")
+            raise StoreDamagedError(f"store {objects.place} holds no task: {TASK} isn't there.")
         if wanted is not None:
             _check_same(objects, task, wanted)
         if seen.record is not None and seen.end is None and seen.record.epoch != waited:
@@ -337,7 +337,7 @@ def _check_same(objects: Objects, stored: TaskRecord, given: TaskRecord) -> None
                 name,
                 before,
                 now,
-                f"store {objects.root} holds task {stored.task_id} with {name} {_shown(before, now)}; this call has "
+                f"store {objects.place} holds task {stored.task_id} with {name} {_shown(before, now)}; this call has "
                 f"{_shown(now, before)}. Give what it was to go on with that task, or another store for a new one.",
             )
 

@@ -181,16 +181,16 @@ class StoredRows(Rows):
         except (BaseError, OSError) as error:
             if not isinstance(error, ABSENT):
                 raise StoreUnavailableError(
-                    f"{part.path} in store {self.objects.root} can't be read ({type(error).__name__}: {error})."
+                    f"{part.path} in store {self.objects.place} can't be read ({type(error).__name__}: {error})."
                 ) from error
             raise StoreDamagedError(
-                f"{part.path} is gone from store {self.objects.root}: if the task was resumed or compacted since this "
+                f"{part.path} is gone from store {self.objects.place}: if the task was resumed or compacted since this "
                 f"result was opened, open it again; else run the same call again, which runs circuits {part.start}-"
                 f"{part.stop - 1} anew."
             ) from error
         except TornPartError as error:
             raise StoreDamagedError(
-                f"{part.path} in store {self.objects.root} is damaged: {error} Run the same call again, which runs "
+                f"{part.path} in store {self.objects.place} is damaged: {error} Run the same call again, which runs "
                 f"circuits {part.start}-{part.stop - 1} anew."
             ) from error
 

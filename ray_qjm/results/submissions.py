@@ -90,7 +90,7 @@ class SubmissionLog:
         for name in names:
             batch = unseal(self._objects.read(name))
             if batch is None:
-                raise StoreUnavailableError(f"{name} of store {self._objects.root} can't be read any more.")
+                raise StoreUnavailableError(f"{name} of store {self._objects.place} can't be read any more.")
             _fold(state, batch["entries"])
         return state
 

@@ -50,7 +50,7 @@ class StoredTask:
         self.objects = Objects(store, make=False)
         task = look(self.objects).task
         if task is None:
-            raise InvalidInputError(f"store {self.objects.root} holds no task.")
+            raise InvalidInputError(f"store {self.objects.place} holds no task.")
         self.task: TaskRecord = task
         self.task_id = task.task_id
         #: Of showing progress: nothing is shown here.
@@ -90,8 +90,8 @@ class StoredTask:
             return TaskFailedError(seen.end.error or "the task failed, for a reason that wasn't recorded.")
         if self.status.state == "interrupted":
             return TaskFailedError(
-                f"the task of store {self.objects.root} was interrupted: the process that ran it is gone. Run the same "
-                "call with the same store to go on with it; result(partial=True) gives what there is."
+                f"the task of store {self.objects.place} was interrupted: the process that ran it is gone. Run the "
+                "same call with the same store to go on with it; result(partial=True) gives what there is."
             )
         return None
 
@@ -118,7 +118,7 @@ class StoredTask:
         """
         if self.done():
             raise StoreError(
-                f"no process runs the task of store {self.objects.root} (it is {self.status.state}): there is nothing "
+                f"no process runs the task of store {self.objects.place} (it is {self.status.state}): there is nothing "
                 "to cancel."
             )
         seen = look(self.objects)

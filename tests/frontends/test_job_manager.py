@@ -101,9 +101,7 @@ def test_a_relative_name_is_a_directory_if_no_run_has_it(root: Path, monkeypatch
 
 
 def test_a_run_that_nobody_knows(root: Path) -> None:
-    message = (
-        r"no run is 'dddd': looked among the runs, 0 of this manager and 3 stored below file://.*Give the"
-    )
+    message = r"no run is 'dddd': looked among the runs, 0 of this manager and 3 stored below /.*Give the"
     with pytest.raises(UnknownRunError, match=message):
         JobManager(root).retrieve("dddd")
     with pytest.raises(
@@ -120,7 +118,7 @@ def test_a_run_that_nobody_knows(root: Path) -> None:
 
 def test_a_store_that_is_none(root: Path) -> None:
     jm = JobManager(root)
-    with pytest.raises(InvalidInputError, match=r"store file://.*/notes holds no task"):
+    with pytest.raises(InvalidInputError, match=r"store /.*/notes holds no task"):
         jm.retrieve(root / "notes")
     with pytest.raises(InvalidInputError, match="isn't there: there is no such directory"):
         jm.retrieve(str(root / "nothing"))

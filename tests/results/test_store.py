@@ -294,7 +294,7 @@ def test_a_task_of_a_newer_format_is_not_taken(objects: Objects) -> None:
     end(opened, [write(objects, 1, 0, COUNT, mark=1)])
     objects.replace("task.json", b'{"format":2,"digest":"","body":{}}')
     before = left(objects)
-    with pytest.raises(StoreDamagedError, match=f"^{objects.root}: .*format 2, and this version"):
+    with pytest.raises(StoreDamagedError, match=f"^{objects.place}: .*format 2, and this version"):
         taken_by(objects)
     assert left(objects) == before
 

@@ -76,18 +76,18 @@ def read(objects: Objects) -> Record:
     body = unseal(objects.read(NAME))
     if body is None:
         raise InvalidInputError(
-            f"store {objects.root} doesn't say how its task was begun: a Python program began it, or it was stopped "
+            f"store {objects.place} doesn't say how its task was begun: a Python program began it, or it was stopped "
             "before anything ran. Run that program or that command again with the same store; it goes on."
         )
     if body["version"] > VERSION:
         raise StoreDamagedError(
-            f"store {objects.root} was written by a newer version of ray_qjm ({NAME} is of version {body['version']}, "
+            f"store {objects.place} was written by a newer version of ray_qjm ({NAME} is of version {body['version']}, "
             f"and this one reads up to {VERSION}): upgrade it."
         )
     record = Record(body["source"], body["options"], body["directory"])
     if not Path(record.directory).is_dir():
         raise InvalidInputError(
-            f"the task of store {objects.root} was begun in {record.directory}, which isn't here. Give its command "
+            f"the task of store {objects.place} was begun in {record.directory}, which isn't here. Give its command "
             f"again where {' '.join(record.source)} is, with the same store; it goes on."
         )
     return record
