@@ -340,8 +340,8 @@ class BackendSpec:
     def __repr__(self) -> str:
         """What was said, but for what may hold a token: backends and factories are named, options too.
 
-        >>> BackendSpec(partial(print, "a token"), run_options={"key": "a token"}, weight=3.0)
-        BackendSpec(print, weight=3.0, run_options={'key': ...})
+        >>> BackendSpec(partial(int, "a token"), run_options={"key": "a token"}, weight=3.0)
+        BackendSpec(int, weight=3.0, run_options={'key': ...})
         """
         given = self.backend_or_factory
         while isinstance(given, partial):

@@ -177,6 +177,10 @@ class Desk:
         """Jobs that aren't wanted any more."""
         self._queue.put(lambda: self._cancel(tags, verdict))
 
+    def withdraw(self, tags: Sequence[str], verdict: Verdict) -> None:
+        """Jobs that shall not be submitted, if they haven't been."""
+        self._queue.put(lambda: self._cancel([tag for tag in tags if self._waits(tag)], verdict))
+
     def forget(self, tags: Sequence[str]) -> None:
         """Jobs of which the client has all that it wanted: rows are stored, or reasons."""
         self._queue.put(lambda: self._forget(tags))
@@ -381,6 +385,10 @@ class Desk:
                 self._book.cancel(tag, verdict, self._clock())
             else:
                 self._unwanted[tag] = verdict
+
+    def _waits(self, tag: str) -> bool:
+        ticket = self._book.tickets.get(tag)
+        return ticket is None or ticket.state == "queued"
 
     def _forget(self, tags: Sequence[str]) -> None:
         for tag in tags:

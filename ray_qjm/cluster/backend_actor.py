@@ -31,7 +31,7 @@ from ray_qjm.results.submissions import SUBMISSIONS, SubmissionLog, submissions
 #: All desks of a cluster are in it, so that drivers meet there.
 NAMESPACE = "ray_qjm"
 #: What driver and actor say to each other; another number is another version of this package.
-PROTOCOL = 2
+PROTOCOL = 3
 #: Drivers that can wait for news at once.
 _WAITERS = 64
 
@@ -226,6 +226,10 @@ class DeskHost:
     def cancel(self, tags: Sequence[str], verdict: Verdict) -> None:
         """See ``Desk.cancel``."""
         self._desk.cancel(tags, verdict)
+
+    def withdraw(self, tags: Sequence[str], verdict: Verdict) -> None:
+        """See ``Desk.withdraw``."""
+        self._desk.withdraw(tags, verdict)
 
     def forget(self, tags: Sequence[str]) -> None:
         """See ``Desk.forget``."""

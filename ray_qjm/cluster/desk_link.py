@@ -168,6 +168,11 @@ class DeskLink:
             self._unwanted.update(dict.fromkeys(tags, verdict))
         self._actor.cancel.remote(list(tags), verdict)
 
+    def withdraw(self, tags: Sequence[str], verdict: Verdict) -> None:
+        """Jobs that shall not be submitted, if they haven't been."""
+        self.send()
+        self._actor.withdraw.remote(list(tags), verdict)
+
     def forget(self, tags: Sequence[str]) -> None:
         """Jobs of which nothing more is wanted; told with the next ``send``."""
         with self._lock:

@@ -240,9 +240,11 @@ class ServiceLine:
             call()
         if now >= self._give_up_at:
             self._abandon()
-        if now >= self._leave_at:
+        # Of a job that is left the id must be known: not every service can be asked for a tag.
+        known = self._left and not any(sent.state in ("queued", "intended") for sent in self._sent.values())
+        if now >= self._leave_at or (known and self._over_with is None):
             self._leave_at = math.inf
-            self._answer_all(TaskCancelledError("its result couldn't be had in time"))
+            self._answer_all(TaskCancelledError("its result wasn't there in time"))
         if now >= self._quiet_since + LINGER_S:
             self._do(self._assembly.flush())
         quiet = self._assembly.waiting > 0 and self._preparing == 0
@@ -540,10 +542,14 @@ class ServiceLine:
         if not self._setup.recalled:
             self._stop()  # should the desk end, nobody could ask for their results
             return
-        # The desk, told good-bye, drops what it hasn't sent, and keeps the rest as for a driver that died.
         self._left = True
+        self._stopping = Verdict(
+            "cancelled", TaskCancelledError.__name__, "the task was stopped before it was sent"
+        )
         self._tasks.cancel()
-        self._answer_all(TaskCancelledError("its job was left at the service"))
+        waiting = [sent.tag for sent in self._sent.values() if sent.state == "queued"]
+        self._link.withdraw(waiting, self._stopping)
+        self._leave_at = time.monotonic() + RESULTS_GRACE_S
 
     def _stop(self) -> None:
         if self._stopping is not None:
@@ -560,6 +566,7 @@ class ServiceLine:
 
     def _abandon(self) -> None:
         if self._left:
+            self._leave_at = 0.0
             return
         if self._stopping is None:
             self._stop()

@@ -232,6 +232,21 @@ def test_jobs_that_are_left_at_the_service_are_there_for_the_next_call(
     assert len(services.service.story().jobs) == 15
 
 
+def test_a_job_that_is_being_submitted_is_left_once_its_id_is_known(services: Scene, tmp_path: Path) -> None:
+    services.begin(faults=first(Fault(takes_s=1.5)), run_s=lambda job: 3600.0)
+    task = submit(services.spec(limits=Limits(max_circuits=2), quota=Quota(max_pending=1)), 4, store=tmp_path)
+    services.service.until(lambda story: story.pending == 1)
+    task.cancel(keep_jobs=True)
+    assert task.wait(30).state == "cancelled"
+    assert task.job_ids == ["job-0"] and len(services.service.story().open) == 1
+    services.service.change(run_s=lambda job: 0.05)
+    services.service.go_on(3600.0)
+    check_counts(
+        run(services.spec(limits=Limits(max_circuits=2), quota=Quota(max_pending=1)), 4, store=tmp_path)
+    )
+    check_once(services.service.story(), 4)
+
+
 def test_jobs_that_only_their_desk_knows_are_cancelled_all_the_same(services: Scene, tmp_path: Path) -> None:
     services.begin(run_s=lambda job: 3600.0)
     task = submit(services.spec(connect=Plain(services.service.where)), 4, store=tmp_path / "store")
