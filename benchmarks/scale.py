@@ -4,16 +4,18 @@ Three parts, chosen with ``--only``:
 
 ``engine``   ``submit`` with workers of no process (``sleepers.Sleepers``): what the coordinator itself can do, and
              where it saturates. Chunks are as short as is needed to ask so many of it.
-``ray``      ``submit`` on a real Ray of 1 to 256 worker processes that sleep: what is left of that when Ray's
-             submissions and replies go through the same process, and its daemons and 256 workers share its cores.
+``ray``      ``submit`` on a real Ray whose worker processes sleep: what is left of that when Ray's submissions and
+             replies go through the same process, and its daemons and workers share its cores. 250 processes of Ray's
+             that do nothing take two cores, so there are 64, with chunks of 250 ms down to 16 ms: to the driver they
+             are as 16 times as many with chunks of 250 ms.
 ``pending``  memory of a chunk that waits, inside the coordinator and inside Ray, by how many wait.
 
 For each number of workers: chunks/s that they could do (workers / seconds of a chunk), chunks/s that came back from a
 tenth to nine tenths of the task, the share of the workers' time that was used, the driver's CPU a chunk, its memory at
 a tenth and at the end, and what a finished chunk leaves there.
 
-Usage: python -m benchmarks.scale [--only engine ray pending] [--seconds 20] [--workers 1 4 16 64 256]
-                                   [--chunk-s 0.25] [--in-flight 1000 4000 16000]
+Usage: python -m benchmarks.scale [--only engine ray pending] [--seconds 20] [--engine 1:0.25 4:0.25 ...]
+                                   [--ray 1:0.25 ...] [--in-flight 1000 4000 16000]
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ from .sleepers import CIRCUIT_S, Sleepers, sleep
 
 MB = 2**20
 PARTS = ["engine", "ray", "pending"]
+ENGINE = ["1:0.25", "4:0.25", "16:0.25", "64:0.25", "256:0.25", "256:0.0625", "256:0.03"]
+RAY = ["1:0.25", "4:0.25", "16:0.25", "64:0.25", "64:0.125", "64:0.0625"]
 
 
 def circuit(index: int) -> QuantumCircuit:
@@ -156,7 +160,7 @@ def engine(sizes: list[tuple[int, float]], seconds: float, folder: Path | None) 
     for workers, chunk_s in sizes:
         sleepers = Sleepers(workers)
         with in_place_of(starting, "RayLauncher", lambda *_, sleepers=sleepers, **__: sleepers):
-            found.add_row(*measured(workers, chunk_s, seconds, 5000, folder))
+            found.add_row(*measured(workers, chunk_s, seconds, 10_000, folder))
         print(".", end="", flush=True, file=sys.stderr)
     ray.shutdown()
     return found
@@ -267,23 +271,27 @@ def pending(sizes: list[int]) -> Table:
     return found
 
 
+def parsed(sizes: list[str]) -> list[tuple[int, float]]:
+    pairs = [size.split(":") for size in sizes]
+    return [(int(workers), float(chunk_s)) for workers, chunk_s in pairs]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seconds", type=float, default=20, help="of each run, if its workers are kept busy")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64, 256])
-    parser.add_argument("--chunk-s", type=float, nargs="+", default=[0.25], help="seconds a chunk")
+    parser.add_argument("--engine", nargs="+", default=ENGINE, help="workers:seconds of a chunk")
+    parser.add_argument("--ray", nargs="+", default=RAY, help="worker processes:seconds of a chunk")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[1000, 4000, 16000])
     parser.add_argument(
         "--folder", type=Path, help="where stores are made; default: where temporary files are"
     )
     arguments = parser.parse_args()
-    sizes = [(workers, chunk_s) for chunk_s in arguments.chunk_s for workers in arguments.workers]
     for part in arguments.only:
         if part == "engine":
-            found = engine(sizes, arguments.seconds, arguments.folder)
+            found = engine(parsed(arguments.engine), arguments.seconds, arguments.folder)
         elif part == "ray":
-            found = with_ray(sizes, arguments.seconds, arguments.folder)
+            found = with_ray(parsed(arguments.ray), arguments.seconds, arguments.folder)
         else:
             found = pending(arguments.in_flight)
         Console(width=120).print(found)

@@ -1,6 +1,6 @@
 """Workers that sleep in place of building, compiling and simulating; ``benchmarks.scale`` counts on them.
 
-Light on purpose: 256 processes import this, and Qiskit or Arrow in each would take more memory than the machine has.
+Light on purpose: many processes import this, and Qiskit and Arrow in each would take more than the machine has.
 """
 
 from __future__ import annotations
