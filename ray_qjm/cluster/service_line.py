@@ -244,7 +244,7 @@ class ServiceLine:
         known = self._left and not any(sent.state in ("queued", "intended") for sent in self._sent.values())
         if now >= self._leave_at or (known and self._over_with is None):
             self._leave_at = math.inf
-            self._answer_all(TaskCancelledError("its result wasn't there in time"))
+            self._answer_all(TaskCancelledError("its result couldn't be had in time"))
         if now >= self._quiet_since + LINGER_S:
             self._do(self._assembly.flush())
         quiet = self._assembly.waiting > 0 and self._preparing == 0

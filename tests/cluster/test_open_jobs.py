@@ -33,7 +33,7 @@ def read(
 ) -> tuple[EarlierJobs, list[str]]:
     monkeypatch.setattr(open_jobs, "submissions", lambda *_: {item["tag"]: item for item in entries})
     log = JobLog()
-    opened: Any = SimpleNamespace(objects=SimpleNamespace(root="here"), jobs=log)
+    opened: Any = SimpleNamespace(objects=SimpleNamespace(place="here"), jobs=log)
     found = earlier_jobs(opened, Ranges(kept), backends, range(len(backends)), lambda circuit: 10)
     return found, log.table().column("job_id").to_pylist()
 
@@ -86,7 +86,7 @@ def test_one_that_is_in_the_table_already_isnt_noted_again(monkeypatch: pytest.M
     )
     log = JobLog()
     log.add(Job("job-1", "svc", 0, 4, 0, "done", None, None, None, 1.0, 4, 40, None))
-    opened: Any = SimpleNamespace(objects=SimpleNamespace(root="here"), jobs=log)
+    opened: Any = SimpleNamespace(objects=SimpleNamespace(place="here"), jobs=log)
     found = earlier_jobs(opened, Ranges([(0, 1)]), ["svc"], [0], lambda circuit: 10)
     assert [job.noted for job in found.open[0]] == [True] and log.table().num_rows == 1
 
