@@ -165,7 +165,7 @@ def test_code_without_text_needs_a_version(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
     call: dict[str, Any] = {"count": 5, "store": tmp_path / "s", "progress": False}
     ray_qjm.run(functools.partial(binary, bits=3), **call, version="1")
-    with pytest.raises(StoreMismatchError, match="'version': '2'"):
+    with pytest.raises(StoreMismatchError, match="this call has version '2'"):
         ray_qjm.run(functools.partial(binary, bits=3), **call, version="2")
     result = ray_qjm.run(functools.partial(binary, bits=3), **call, version="1")
     assert result.get_counts(4) == {"100": 1024}
