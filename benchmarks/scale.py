@@ -29,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -229,7 +230,11 @@ def forever(*arguments: object) -> None:
 
 
 def waiting(number: int, inside: bool) -> float:
-    """Bytes of the driver for each of so many chunks in flight."""
+    """Bytes of the driver for each of so many chunks in flight.
+
+    Alone: of Python's objects, since resident memory says nothing where it was used and freed before. With Ray, whose
+    memory is not Python's: resident, so the largest number says most.
+    """
 
     class Many(RayLauncher):
         def slots(self) -> list[int]:
@@ -241,20 +246,24 @@ def waiting(number: int, inside: bool) -> float:
         in_place_of(real_workers, "_simulate", forever),
     ):
         gc.collect()
-        before = psutil.Process().memory_info().rss
+        before = in_use(inside)
         full = threading.Event()
         task = ray_qjm.submit(
             circuit,
             count=100 * number,
             progress=lambda status: full.set() if status.jobs["running"] >= number else None,
         )
-        full.wait(600)
+        if not full.wait(600):
+            raise SystemExit(f"{number} chunks were not in flight within 600 s: {task.status()}")
         gc.collect()
-        after = psutil.Process().memory_info().rss
+        after = in_use(inside)
         task.cancel(force=True)
         task.wait(600)
-    per_chunk: float = (after - before) / number
-    return per_chunk
+    return (after - before) / number
+
+
+def in_use(resident: bool) -> int:
+    return int(psutil.Process().memory_info().rss if resident else tracemalloc.get_traced_memory()[0])
 
 
 def pending(sizes: list[int]) -> Table:
@@ -263,10 +272,13 @@ def pending(sizes: list[int]) -> Table:
     for name in ("in flight", "coordinator alone", "with Ray"):
         found.add_column(name, justify="right")
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    waiting(1000, inside=False), waiting(1000, inside=True)  # what the first time takes
-    for number in sizes:
-        alone, with_ray = waiting(number, inside=False), waiting(number, inside=True)
-        found.add_row(f"{number:,}", f"{alone:,.0f}", f"{with_ray:,.0f}")
+    waiting(1000, inside=True)  # what the first time takes
+    with_ray = [waiting(number, inside=True) for number in sizes]
+    tracemalloc.start()
+    alone = [waiting(number, inside=False) for number in sizes]
+    tracemalloc.stop()
+    for number, without, having in zip(sizes, alone, with_ray, strict=True):
+        found.add_row(f"{number:,}", f"{without:,.0f}", f"{having:,.0f}")
     ray.shutdown()
     return found
 
