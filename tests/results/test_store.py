@@ -115,7 +115,6 @@ def test_a_process_that_was_only_slow_is_told(objects: Objects, monkeypatch: pyt
     first = held_up(objects)
     first.lease.report(dict, told.append, lambda: None)
     write(objects, 1, 0, 10, mark=1)
-    monkeypatch.setattr(lease, "BEAT_S", 0.02)
     second = taken_by(objects)  # after LEASE_S without a sign of life
     first.lease._beat()
     assert [type(error) for error in told] == [StoreTakenError]
