@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -153,6 +154,14 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
     found = cli("run bad.py:f --count 3 --store s --debug", code=2)
     assert "Traceback" in found.stderr and "import nowhere" in found.stderr
     assert cli("--debug status gone", code=2).stderr.count("Traceback") > 0
+
+
+@pytest.mark.parametrize("line", ["status gone", "--debug status gone"])
+def test_the_log_of_whoever_calls_it_is_left_as_it_was(cli: Cli, line: str) -> None:
+    ours, root = logging.getLogger("ray_qjm"), logging.getLogger()
+    before = (ours.level, list(ours.handlers), list(root.handlers))
+    cli(line, code=2)
+    assert (ours.level, ours.handlers, root.handlers) == before
 
 
 def test_an_unforeseen_error_is_one_line_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,23 +191,34 @@ def _said(text: str, code: int) -> int:
 
 @contextmanager
 def _plain_warnings(debug: bool) -> Iterator[None]:
-    """Warnings of this package in one line, logged ones too; those of others only with --debug."""
-    told = _Told(logging.WARNING)
-    log = logging.getLogger("ray_qjm")
+    """Warnings of this package in one line, logged ones too; those of others only with --debug.
+
+    The process is left as it was found: it may be another program that calls a command.
+    """
+    ours = logging.getLogger("ray_qjm")
+    level = ours.level
+    log, told = (logging.getLogger(), _everything()) if debug else (ours, _Told(logging.WARNING))
+    log.addHandler(told)
     with warnings.catch_warnings():
         if debug:
-            logging.basicConfig(stream=sys.stderr)
-            logging.getLogger("ray_qjm").setLevel(logging.DEBUG)
+            ours.setLevel(logging.DEBUG)
         else:
             warnings.simplefilter("ignore")
             warnings.filterwarnings("default", category=RuntimeWarning, module="ray_qjm")
             warnings.showwarning = _show_warning
-            log.addHandler(told)
         warnings.filterwarnings("ignore", category=PartialResultWarning)  # the report says it
         try:
             yield
         finally:
+            ours.setLevel(level)
             log.removeHandler(told)
+
+
+def _everything() -> logging.Handler:
+    """What anyone logs, on standard error, with who says it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    return handler
 
 
 class _Told(logging.Handler):
