@@ -198,6 +198,7 @@ _TOKENS = re.compile(
 )
 _COMMENTS = re.compile(rb"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
+_PLACE = re.compile(r"(?:<input>:)?(?P<line>\d+),")  # where a parser's message says that its error is
 
 
 class QasmFiles(_FileSource):
@@ -273,9 +274,8 @@ class QasmFiles(_FileSource):
         """Read and parse program ``index``; ``seed`` isn't used.
 
         Raises:
-            QASM2ParseError: It is no OpenQASM 2; lines are counted from the program's own first line.
-            QASM3ImporterError: It is no OpenQASM 3, or not a part of it that Qiskit has (other exceptions of
-                the parser are possible).
+            QASM2ParseError: It is no OpenQASM 2; the message begins with the file, and the line in it.
+            QASM3ImporterError: It is no OpenQASM 3, or not a part of it that Qiskit has; the message as above.
             UnicodeDecodeError: It is no UTF-8.
             SourceError: The file isn't there, or has changed since the task began.
         """
@@ -283,14 +283,22 @@ class QasmFiles(_FileSource):
         file = self._files[which]
         start, stop = (int(offset) for offset in self._offsets[which][position : position + 2])
         text = self._read(file, start, stop).decode()
-        if self._threes[which][position]:
-            return qasm3.loads(text)
-        return qasm2.loads(
-            text,
-            include_path=(*qasm2.LEGACY_INCLUDE_PATH, os.path.dirname(file.path)),
-            custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS,
-            custom_classical=qasm2.LEGACY_CUSTOM_CLASSICAL,
-        )
+        line = int(self._lines[which][position])
+        try:
+            if self._threes[which][position]:
+                return qasm3.loads(text)
+            return qasm2.loads(
+                text,
+                include_path=(*qasm2.LEGACY_INCLUDE_PATH, os.path.dirname(file.path)),
+                custom_instructions=qasm2.LEGACY_CUSTOM_INSTRUCTIONS,
+                custom_classical=qasm2.LEGACY_CUSTOM_CLASSICAL,
+            )
+        except (qasm2.QASM2ParseError, qasm3.QASM3ImporterError) as error:
+            raise type(error)(_placed(str(error.message), file.name, line)) from error
+        except Exception as error:
+            if type(error).__name__ != "QASM3ParsingError":  # of a package that need not be there
+                raise
+            raise qasm3.QASM3ImporterError(f"{file.name}:{line}: {_syntax(error, line)}") from error
 
     def columns(self, start: int, stop: int) -> dict[str, list[object]]:
         """Return ``file`` and ``line`` for the rows ``[start, stop)``."""
@@ -339,6 +347,26 @@ def _check_size(file: _File, stat: os.stat_result) -> None:
             f"{file.path} has {stat.st_size} bytes and had {file.size} when the task began. Leave files "
             "alone while a task runs, and keep one copy for all nodes."
         )
+
+
+def _placed(message: str, name: str, line: int) -> str:
+    """A parser's message with the place in the file instead of that in the program, which begins in ``line``.
+
+    >>> _placed("<input>:3,0: 'foo' is not defined in this scope", "runs.qasm", 101)
+    "runs.qasm:103,0: 'foo' is not defined in this scope"
+    """
+    found = _PLACE.match(message)
+    if found is None:
+        return f"{name}:{line}: {message}"
+    return f"{name}:{line + int(found['line']) - 1},{message[found.end() :]}"
+
+
+def _syntax(error: Exception, first: int) -> str:
+    """What OpenQASM 3's parser found; it says so to standard error, and its exception has no words."""
+    token = getattr(next(iter(getattr(error.__cause__, "args", ())), None), "offendingToken", None)
+    if token is None:
+        return "the program can't be parsed"
+    return f"the program can't be parsed, from {token.text!r} in line {first + token.line - 1} on"
 
 
 def _unreadable(file: _File, error: OSError) -> SourceError:
