@@ -19,6 +19,7 @@ from ray_qjm.cluster.line_jobs import LineSetup, OpenJob
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_line import ServiceLine
 from ray_qjm.cluster.service_work import Prepared
+from ray_qjm.errors import TaskCancelledError
 from ray_qjm.options import Budget, Limits, RetryPolicy
 from ray_qjm.planning.assembly import Assembly
 from ray_qjm.planning.events import Chunk, Wants
@@ -60,6 +61,7 @@ class Scene:
             send=lambda: None,
             fetch=lambda tag: tuple(map(Reference, self.fetched)),
             cancel=lambda tags, verdict: self.cancelled.put((list(tags), verdict)),
+            withdraw=lambda tags, verdict: None,
             forget=lambda tags: None,
             close=lambda: None,
         )
@@ -182,6 +184,21 @@ def test_results_that_never_come_dont_keep_a_task_from_ending(
     scene.line.abandon()
     chunk, answer = scene.answer()
     assert chunk == Chunk(0, 4) and "couldn't be had in time" in str(answer)
+
+
+def test_a_second_signal_doesnt_wait_for_the_id_of_a_job_that_is_left(scene: Scene) -> None:
+    scene.line.begin()
+    scene.start(0, 4)
+    tag = scene.jobs.get(timeout=20).tag
+    scene.say(tag, "intended", None)
+    scene.line.leave()
+    scene.settled()
+    assert scene.answers.empty()  # its reply is on its way
+    scene.line.abandon()
+    chunk, answer = scene.answer()
+    assert chunk == Chunk(0, 4) and isinstance(answer, TaskCancelledError)
+    assert [(job.job_id, job.state) for job in scene.line.open_jobs()] == [(None, "intended")]
+    assert scene.cancelled.empty() and not any(isinstance(news, Job) for news in scene.told)
 
 
 @pytest.mark.parametrize(("lost", "jobs"), [("fail", 1), ("resubmit", 2)])

@@ -247,6 +247,21 @@ def test_a_job_that_is_being_submitted_is_left_once_its_id_is_known(services: Sc
     check_once(services.service.story(), 4)
 
 
+def test_a_job_that_was_left_before_its_id_was_known_is_found_again(services: Scene, tmp_path: Path) -> None:
+    """Somebody asked twice that the task end at once."""
+    services.begin(faults=first(Fault(takes_s=6.0)), run_s=lambda job: 3600.0)
+    spec = services.spec(limits=Limits(max_circuits=2), quota=Quota(max_pending=1))
+    task = submit(spec, 4, store=tmp_path)
+    services.service.until(lambda story: story.pending == 1)
+    task.cancel(keep_jobs=True)
+    task.cancel(force=True)
+    assert task.wait(30).state == "cancelled" and task.job_ids == []
+    services.service.change(run_s=lambda job: 0.05)
+    services.service.go_on(3600.0)
+    check_counts(run(spec, 4, store=tmp_path))
+    check_once(services.service.story(), 4)
+
+
 def test_jobs_that_only_their_desk_knows_are_cancelled_all_the_same(services: Scene, tmp_path: Path) -> None:
     services.begin(run_s=lambda job: 3600.0)
     task = submit(services.spec(connect=Plain(services.service.where)), 4, store=tmp_path / "store")
