@@ -115,6 +115,24 @@ def test_rows_in_a_file_without_a_store(cli: Cli) -> None:
     assert not list(Path().glob(".out*"))
 
 
+def test_a_run_that_was_stopped_at_once_overwrites_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray_qjm.frontends.cli.signals import Stopped
+    from ray_qjm.frontends.task import Task
+
+    Path("asleep.py").write_text("import time\ndef circuit(i):\n    time.sleep(1000)\n", encoding="utf-8")
+    Path("out.csv").write_text("of yesterday", encoding="utf-8")
+    wait = Task.wait
+
+    def interrupted(task: Task, timeout: float | None = None) -> Any:
+        monkeypatch.setattr(Task, "wait", wait)
+        raise Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(Task, "wait", interrupted)
+    line = "run asleep.py:circuit --count 2 --grace 0 --output out.csv --force --json"
+    values = told(cli(line, code=Exit.SIGTERM))
+    assert values["output"] is None and Path("out.csv").read_text(encoding="utf-8") == "of yesterday"
+
+
 def test_files_of_circuits_and_a_resume_elsewhere(
     cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,6 +185,8 @@ def _told(
             error = reason
     lost = isinstance(error, StoreError)
     facts = Facts.held(task.status(), result) if store is None or lost else Facts.stored(store)
+    if facts.status.state == "cancelled" and not facts.status.done:
+        target = None  # a file that is to be overwritten may hold an earlier task's rows
     if target is not None and not lost:
         target.write(result)
     code = exit_of(facts.status, lacking=facts.lacking)
