@@ -45,6 +45,7 @@ class Program:
                 "PYTHONPATH": str(ROOT),
                 "RAY_ADDRESS": joined,
                 "RAY_USAGE_STATS_ENABLED": "0",
+                "PYTHONFAULTHANDLER": "1",
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -95,7 +96,9 @@ def until(true: Callable[[], bool], program: Program, within: float = 90) -> Non
     while not true():
         if program.process.poll() is not None:
             pytest.fail(f"it ended early: {program.process.communicate()}")
-        assert time.monotonic() < end, "it didn't happen"
+        if time.monotonic() >= end:
+            program.process.send_signal(signal.SIGABRT)  # where its threads are
+            pytest.fail(f"it didn't happen within {within:g} s: {program.process.communicate()}")
         time.sleep(0.1)
 
 
