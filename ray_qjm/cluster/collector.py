@@ -43,35 +43,6 @@ class Collector(ABC):
         """What the job of a chunk is called."""
         return job_id(task_id, chunk)
 
-    def note(
-        self,
-        name: str,
-        chunk: Chunk,
-        backend: str,
-        submitted: float,
-        state: str,
-        reason: str | None,
-        outcome: Outcome | None,
-    ) -> int:
-        """Note that a chunk's job has ended; return its row of the table of jobs."""
-        return self.jobs.add(
-            Job(
-                job_id=name,
-                backend=backend,
-                start=chunk.start,
-                stop=chunk.stop,
-                attempt=chunk.attempt,
-                state=state,
-                reason=reason,
-                submitted=submitted,
-                started=None if outcome is None else outcome.started,
-                ended=time.time(),
-                circuits=len(chunk),
-                shots=None if outcome is None else outcome.shots,
-                seconds=None if outcome is None else outcome.seconds,
-            )
-        )
-
     @abstractmethod
     def take(self, outcome: Outcome, job: int | None) -> int:
         """Take the rows of a chunk; return how many they are.

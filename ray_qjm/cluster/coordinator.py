@@ -13,18 +13,20 @@ from dataclasses import replace
 import pyarrow as pa
 
 from ray_qjm.circuits.source import DriverSource
+from ray_qjm.cluster.chunk_jobs import ChunkJobs
 from ray_qjm.cluster.collector import Collector
 from ray_qjm.cluster.deaths import dooms_all, reason_for
 from ray_qjm.cluster.exit import end_with_the_process
-from ray_qjm.cluster.feeder import Feeder, Reading
-from ray_qjm.cluster.held import Held, HeldPayloads
+from ray_qjm.cluster.feeder import Reading
+from ray_qjm.cluster.held import HeldPayloads
 from ray_qjm.cluster.launcher import Launchers
 from ray_qjm.cluster.line_jobs import Spell
 from ray_qjm.cluster.measuring import TaskMeasures
 from ray_qjm.cluster.messages import Outcome, TaskSetup, waiting
-from ray_qjm.cluster.part_writer import within
 from ray_qjm.cluster.resume import Resumed
-from ray_qjm.errors import JobNotCancelledError, RayQjmError, SourceError, TaskFailedError
+from ray_qjm.cluster.supply import Supply
+from ray_qjm.cluster.task_rows import TaskRows
+from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
 from ray_qjm.options import RunOptions
 from ray_qjm.planning.events import (
     Cancel,
@@ -33,11 +35,9 @@ from ray_qjm.planning.events import (
     Drained,
     Dropped,
     Event,
-    Failure,
     Finish,
     Gate,
     Paced,
-    Returned,
     Shortened,
     Slots,
     Start,
@@ -45,11 +45,10 @@ from ray_qjm.planning.events import (
     Stored,
     WriteFailed,
 )
-from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
 from ray_qjm.results.jobs import Job
-from ray_qjm.results.report import FailureLog, FailureRange, clipped
+from ray_qjm.results.report import FailureRange
 from ray_qjm.results.rows import Rows
 
 #: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
@@ -100,23 +99,12 @@ class Coordinator:
         self._names = [backend for backend, _, _ in setup.backends]
         self._options = options
         self._observe = observe
-        self._feed = feed
-        self._feeder = None
-        if feed is not None:
-            before = () if resumed is None else (resumed.marks, resumed.inputs, resumed.kept)
-            self._feeder = Feeder(feed, launcher.put, self._told, *before)
-        self._asked: set[Chunk] = set()
-        self._held = held
         self._collector = collector
-        self._resumed = resumed
+        self._supply = Supply(feed, held, put=launcher.put, told=self._told, resumed=resumed)
+        self._rows = TaskRows(collector, resumed)
+        self._jobs = ChunkJobs(task_id, self._names, collector, launcher.is_service)
         self._drained: set[int] = set()
-        self._submitted: dict[Chunk, float] = {}
-        self._failures = FailureLog(() if resumed is None else resumed.failures)
-        self._cancelled = 0
         self._kept_jobs = False
-        #: Circuits whose jobs may go on though the task was cancelled.
-        self._not_cancelled: list[Returned] = []
-        self._rest: Chunk | None = None
         self._state: TaskState = "running"
         self._slots: list[int] = []
         self._pace = Pace()
@@ -181,33 +169,11 @@ class Coordinator:
         """Jobs that haven't ended, or whose end the table may not have yet; of a task that has, those it left."""
         if self.ended.is_set():
             return self._collector.left() if self._kept_jobs else []
-        # What is prepared for a service is no job.
-        chunks = [
-            item for item in [*self._submitted.items()] if not self._launcher.is_service(item[0].backend)
-        ]
-        running = [
-            Job(
-                job_id=self._collector.job_id(self.task_id, chunk),
-                backend=self._names[chunk.backend],
-                start=chunk.start,
-                stop=chunk.stop,
-                attempt=chunk.attempt,
-                state="running",
-                reason=None,
-                submitted=submitted,
-                started=None,
-                ended=None,
-                circuits=len(chunk),
-                shots=None,
-                seconds=None,
-            )
-            for chunk, submitted in chunks
-        ]
-        return running + self._launcher.open_jobs()
+        return self._jobs.running() + self._launcher.open_jobs()
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""
-        return self._failures.ranges()
+        return self._rows.failures()
 
     def rows(self) -> Rows:
         """The rows that are there by now, and cancelled ones in the gaps."""
@@ -234,8 +200,7 @@ class Coordinator:
                 self._launcher.cancel()
         finally:
             try:
-                if self._feeder is not None:
-                    self._feeder.stop()
+                self._supply.stop()
                 self._fill_up()
             except BaseException as error:
                 self.error = self.error or _broken(error)
@@ -247,7 +212,7 @@ class Coordinator:
                 self._state = "failed"
             with suppress(Exception):  # whoever waits for the end must not wait for ever
                 self._launcher.close()
-            self._held.clear()
+            self._supply.clear()
             self._collector.close()
             self._tell()  # before anyone who waits goes on: the bar's last state is the true one
             self._measure()
@@ -288,16 +253,9 @@ class Coordinator:
 
     def _rest_unread(self) -> bool:
         """Whether circuits behind the last that ran have still to be compared with those of earlier sessions."""
-        if (
-            self._resumed is not None
-            and self._feeder is not None
-            and self._state == "running"
-            and self._rest is None
-        ):
-            self._rest = Chunk(self._total, self._total)
-            self._asked.add(self._rest)
-            self._feeder.ask(self._rest)
-        return self._rest in self._asked
+        if self._state == "running":
+            self._supply.compare_rest(self._total)
+        return self._supply.rest_unread()
 
     def _refresh_slots(self) -> None:
         try:
@@ -317,7 +275,8 @@ class Coordinator:
             match action:
                 case Start():
                     self._drained.discard(action.chunk.backend)
-                    self._start(action.chunk)
+                    if not self._supply.ask(action.chunk):
+                        self._submit(action.chunk)
                 case Drained():
                     self._drained.add(action.backend)
                 case WriteFailed():
@@ -330,25 +289,15 @@ class Coordinator:
                 case Finish():
                     pass  # the loop sees it
         # Circuits that are being read are still to come.
-        for backend in self._drained - {chunk.backend for chunk in self._asked}:
+        for backend in self._drained - self._supply.reads_for():
             self._drained.remove(backend)
             self._launcher.drained(backend)
 
-    def _start(self, chunk: Chunk) -> None:
-        held = None
-        if self._feeder is not None:
-            held = self._held.of(chunk)
-            if held is None:
-                self._asked.add(chunk)
-                self._feeder.ask(chunk)
-                return
-        self._submit(chunk, held)
-
-    def _submit(self, chunk: Chunk, held: Held | None) -> None:
-        self._submitted[chunk] = time.time()
+    def _submit(self, chunk: Chunk) -> None:
+        self._jobs.begin(chunk)
         self._launcher.start(
             chunk,
-            None if held is None else held.reference,
+            self._supply.payload(chunk),
             lambda result: self._calls.put(lambda: self._done(chunk, result)),
         )
 
@@ -359,7 +308,7 @@ class Coordinator:
             self._measures.took(self._names[news.backend], news.stages)
             self._measures.packed(self._names[news.backend], news.size)
         elif isinstance(news, Paced):
-            self._apply(Paced(news.chunk, self._taken_s(news.chunk, news.seconds)))
+            self._apply(Paced(news.chunk, self._supply.taken_s(news.chunk, news.seconds)))
         elif news is not None:
             self._apply(news)
 
@@ -367,78 +316,59 @@ class Coordinator:
         self._calls.put(lambda: self._read(chunk, reading))
 
     def _read(self, chunk: Chunk, reading: Reading) -> None:
-        if chunk not in self._asked:
+        if not self._supply.awaits(chunk):
             return  # dropped when the task was cancelled
-        self._asked.remove(chunk)
+        got = self._supply.take(chunk, reading)
         if reading.error is not None:
             self._end(reading.error)
-            if chunk != self._rest:
+            if len(chunk) > 0:  # else it is the rest, which the schedule hasn't started
                 self._apply(Dropped(chunk))
             return
-        if chunk == self._rest:
-            return
-        number = reading.circuits
-        if number < len(chunk):
-            self._apply(Shortened(chunk, chunk.start + number))
-            if number == 0:
-                return
-            chunk = replace(chunk, stop=chunk.start + number)
-        held = self._held.add(chunk.start, chunk.stop, reading.reference, reading.seconds)
-        self._submit(chunk, held)
-        self._apply()
+        if len(got) < len(chunk):
+            self._apply(Shortened(chunk, got.stop))
+        if len(got) > 0:
+            self._submit(got)
+            self._apply()
 
     def _done(self, chunk: Chunk, result: Outcome | BaseException) -> None:
-        submitted = self._submitted.pop(chunk)
         if dooms_all(result):
-            self._note(chunk, submitted, "failed", str(result), None)
+            self._jobs.end(chunk, "failed", str(result), None)
             self._end(SourceError(f"workers can't be started: {result}"))
             self._apply(Dropped(chunk))
         elif isinstance(result, BaseException):
             reason = reason_for(result)
             found = self._collector.found(chunk)
             if found is not None:
-                self._store(chunk, submitted, found)
+                self._store(chunk, found)
             elif self._schedule.cancelling:
-                self._note(chunk, submitted, "cancelled", None, None)
+                self._jobs.end(chunk, "cancelled", None, None)
                 self._apply(Dropped(chunk))
             else:
-                self._note(chunk, submitted, "failed", ": ".join(reason), None)
+                self._jobs.end(chunk, "failed", ": ".join(reason), None)
                 self._apply(Crashed(chunk, *reason))
         elif result.fatal is not None:
-            self._note(chunk, submitted, "failed", str(result.fatal), result)
+            self._jobs.end(chunk, "failed", str(result.fatal), result)
             self._end(result.fatal)
             self._apply(Dropped(chunk))
         else:
-            self._store(chunk, submitted, result)
+            self._store(chunk, result)
 
-    def _store(self, chunk: Chunk, submitted: float, outcome: Outcome) -> None:
-        # The jobs of a service were noted as they ended.
-        job = None
-        if not outcome.noted:
-            job = self._note(chunk, submitted, "done", waiting(outcome.deferred), outcome)
-        rows = self._collector.take(outcome, job)
+    def _store(self, chunk: Chunk, outcome: Outcome) -> None:
+        job = self._jobs.end(chunk, "done", waiting(outcome.deferred), outcome)
+        rows = self._rows.take(chunk, outcome, job)
         self._measures.landed(self._names[chunk.backend], outcome)
-        self._not_cancelled += [
-            item for item in outcome.returned if item.error_type == JobNotCancelledError.__name__
-        ]
-        seconds = self._taken_s(chunk, outcome.seconds)
-        self._held.release(chunk, rows)
-        self._failures.add(*within(outcome.failures, chunk.start, chunk.stop))
+        seconds = self._supply.taken_s(chunk, outcome.seconds)
+        self._supply.release(chunk, rows)
         self._apply(
             Stored(chunk, seconds, outcome.done, outcome.failures, outcome.deferred, outcome.returned)
         )
         self._pace.add(time.monotonic() - self._begun, self._schedule.done + self._schedule.failed)
 
-    def _taken_s(self, chunk: Chunk, seconds: float) -> float:
-        """How long a chunk took: a slow generator makes small chunks as a slow simulation does."""
-        held = self._held.of(chunk)
-        return seconds if held is None else max(seconds, held.read_s)
-
     def _write_failed(self, action: WriteFailed) -> None:
         failure = action.failure
         self._launcher.withdraw(action.backend, failure.start, failure.stop)
-        self._fail(failure, self._names[action.backend])
-        self._held.release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
+        self._rows.fail(failure, self._names[action.backend])
+        self._supply.release(Chunk(failure.start, failure.stop), failure.stop - failure.start)
 
     def _lose(self, error: BaseException) -> None:
         """The store is no longer this process's: what it would do from now on wouldn't count."""
@@ -457,39 +387,21 @@ class Coordinator:
         """
         if self._state == "running":
             self._state = "cancelling"
-            if self._feeder is not None:
-                self._feeder.stop()
+            self._supply.stop()
             self._apply(Cancel())
             self._kept_jobs = keep_jobs
             if keep_jobs:
                 self._launcher.leave()
             else:
                 self._launcher.stop()
-            for chunk in tuple(self._asked):
-                self._asked.remove(chunk)
-                if chunk != self._rest:
-                    self._apply(Dropped(chunk))
+            for chunk in self._supply.drop():
+                self._apply(Dropped(chunk))
             self._force_at = time.monotonic() + self._options.cancel_grace_s
         if force:
             self._launcher.abandon()
             self._force_at = time.monotonic()
 
-    # Rows and jobs.
-
-    def _note(
-        self, chunk: Chunk, submitted: float, state: str, reason: str | None, outcome: Outcome | None
-    ) -> int | None:
-        if self._launcher.is_service(chunk.backend):
-            return None  # it was being prepared: there is no job
-        return self._collector.note(
-            self._collector.job_id(self.task_id, chunk),
-            chunk,
-            self._names[chunk.backend],
-            submitted,
-            state,
-            reason,
-            outcome,
-        )
+    # The end.
 
     @property
     def _total(self) -> int:
@@ -505,33 +417,13 @@ class Coordinator:
         return f"{what} before it was run"
 
     def _fill_up(self) -> None:
-        """Give a row to every circuit that has none, so that the result is whole."""
-        total = self._total
-        for start, stop in self._collector.missing(total):
-            # Some failed in an earlier session, and were to be run again: those rows are there still.
-            retried = [] if self._resumed is None else clipped(self._resumed.retried, start, stop)
-            self._failures.add(*retried)
-            failed = sum(failure.stop - failure.start for failure in retried if failure.status == "failed")
-            self._schedule.done += sum(item.stop - item.start for item in retried) - failed
-            self._schedule.failed += failed
-            self._cancelled += stop - start - sum(item.stop - item.start for item in retried)
-            told = [item for item in self._not_cancelled if item.start < stop and start < item.stop]
-            for item in told:
-                self._collector.cancel(max(item.start, start), min(item.stop, stop), item.error)
-            for first, last in Ranges((item.start, item.stop) for item in told).rest(start, stop):
-                self._collector.cancel(first, last, self._why)
-        promised = self._feed.count if self._feed is not None else None
-        if promised is not None and promised > total and self._state == "done":
-            kind = self._feed.kind if self._feed is not None else ""
-            reason = f"{kind} ended after {total} circuits; count is {promised}"
-            self._schedule.failed += promised - total
-            self._schedule.total = promised
-            self._fail(Failure(total, promised, SourceError.__name__, reason, stage="build"))
-
-    def _fail(self, failure: Failure, backend: str | None = None) -> None:
-        """Give circuits rows that say why they have no counts."""
-        self._collector.fail(failure, backend)
-        self._failures.add(*within([failure], failure.start, failure.stop))
+        """Give a row to every circuit that has none, and to those that the source has promised and not given."""
+        self._rows.fill_up(self._total, self._why, self._schedule)
+        lacking = self._supply.lacking(self._total) if self._state == "done" else None
+        if lacking is not None:
+            self._schedule.failed += lacking.stop - lacking.start
+            self._schedule.total = lacking.stop
+            self._rows.fail(lacking)
 
     # What others see.
 
@@ -542,7 +434,7 @@ class Coordinator:
             task_id=self.task_id,
             name=self.name,
             state=self._state,
-            cancelled=self._cancelled,
+            cancelled=self._rows.cancelled,
             elapsed_s=time.monotonic() - self._begun,
             rate=self._pace.rate,
             services=self._launcher.stand(),

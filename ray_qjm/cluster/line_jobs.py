@@ -12,7 +12,6 @@ from ray_qjm.cluster.messages import Outcome
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.events import Chunk
 from ray_qjm.planning.orders import Order, Run
-from ray_qjm.planning.quota import Cost
 from ray_qjm.planning.status import place_words
 from ray_qjm.planning.tickets import FINAL
 from ray_qjm.results.jobs import Job
@@ -116,7 +115,6 @@ class LineSetup:
         job_timeout_s: See ``RunOptions``.
         memory: Whether single shots are wanted.
         base: The task's ``simulator_base``.
-        costs: Estimated QPU seconds of a job and of an execution.
         recalled: Whether another process can have a job by its id.
         ahead: Jobs that may wait for a permit.
     """
@@ -132,7 +130,6 @@ class LineSetup:
     job_timeout_s: float | None
     memory: bool
     base: int
-    costs: tuple[float, float]
     recalled: bool
     ahead: int = AHEAD
 
@@ -194,10 +191,3 @@ def stages_of(job: Job, handed: float | None) -> dict[str, float]:
 def overlap(order: Order, chunk: Chunk) -> bool:
     """Whether a job has circuits of a chunk."""
     return any(run.start < chunk.stop and chunk.start < run.stop for run in order.runs)
-
-
-def spent(order: Order, news: Told, usage: float | None) -> Cost | None:
-    """What a job has cost, where it differs from what was reserved."""
-    if news.job_id is None and news.state != "lost":
-        return Cost()  # it never was at the service
-    return None if usage is None else Cost(1, order.executions, usage)

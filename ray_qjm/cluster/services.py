@@ -21,6 +21,7 @@ from ray_qjm.cluster.backend_actor import Counter
 from ray_qjm.cluster.desk_link import DeskLink
 from ray_qjm.cluster.desk_state import state_root
 from ray_qjm.cluster.line_jobs import LineSetup, Spell
+from ray_qjm.cluster.line_purse import LinePurse
 from ray_qjm.cluster.messages import TaskSetup
 from ray_qjm.cluster.open_jobs import EarlierJobs
 from ray_qjm.cluster.service_line import ServiceLine
@@ -198,7 +199,6 @@ def make_lines(
                 job_timeout_s=options.job_timeout_s,
                 memory=setup.memory,
                 base=simulator_base(setup.seed),
-                costs=(service.facts.job_s, service.facts.execution_s),
                 recalled=service.facts.recalled,
                 ahead=max(2, pending // 4),
             ),
@@ -209,8 +209,7 @@ def make_lines(
             ),
             service.link,
             ServiceTasks(key, reference, name, at, service.choice.spec.resources, task_name),
-            purse,
-            lock,
+            LinePurse(purse, lock, (service.facts.job_s, service.facts.execution_s)),
             tell,
         )
         service.link.join(f"{key}-{at}", setup.store, line.heard)

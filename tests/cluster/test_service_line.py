@@ -16,6 +16,7 @@ from ray_qjm.backends.base import FetchFailed
 from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster import line_rows, service_line
 from ray_qjm.cluster.line_jobs import LineSetup, OpenJob
+from ray_qjm.cluster.line_purse import LinePurse
 from ray_qjm.cluster.messages import Outcome
 from ray_qjm.cluster.service_line import ServiceLine
 from ray_qjm.cluster.service_work import Prepared
@@ -67,11 +68,10 @@ class Scene:
         )
         tasks: Any = SimpleNamespace(prepare=self._prepare, collect=self._collect, cancel=lambda: None)
         retry = RetryPolicy(lost=lost)
-        setup = LineSetup(
-            0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, (0.0, 0.0), True, ahead
-        )
+        setup = LineSetup(0, "svc", "svc", "acc", "t-e1-k-0", "t", 1, retry, None, False, 0, True, ahead)
         assembly = Assembly(Limits(max_circuits=4), mixed=False, shots_of=lambda index: 10)
-        self.line = ServiceLine(setup, assembly, link, tasks, self.purse, threading.Lock(), self.told.append)
+        purse = LinePurse(self.purse, threading.Lock(), (0.0, 0.0))
+        self.line = ServiceLine(setup, assembly, link, tasks, purse, self.told.append)
 
     def start(self, start: int, stop: int) -> None:
         """Give it a chunk."""
