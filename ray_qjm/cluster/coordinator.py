@@ -6,7 +6,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,6 +24,7 @@ from ray_qjm.cluster.line_jobs import Spell
 from ray_qjm.cluster.measuring import TaskMeasures
 from ray_qjm.cluster.messages import Outcome, TaskSetup, waiting
 from ray_qjm.cluster.resume import Resumed
+from ray_qjm.cluster.slot_watch import SlotWatch
 from ray_qjm.cluster.supply import Supply
 from ray_qjm.cluster.task_rows import TaskRows
 from ray_qjm.errors import RayQjmError, SourceError, TaskFailedError
@@ -51,8 +52,8 @@ from ray_qjm.results.jobs import Job
 from ray_qjm.results.report import FailureRange
 from ray_qjm.results.rows import Rows
 
-#: How often the cluster is asked what it has: nodes come and go in minutes, and asking takes a millisecond.
-SLOTS_EVERY_S = 5.0
+#: How often the status is told anew, and measured: where jobs stand at a service moves without an event.
+LOOK_AROUND_S = 5.0
 
 
 class Coordinator:
@@ -106,7 +107,8 @@ class Coordinator:
         self._drained: set[int] = set()
         self._kept_jobs = False
         self._state: TaskState = "running"
-        self._slots: list[int] = []
+        self._slots: Sequence[int] = []
+        self._slot_watch = SlotWatch(launcher.slots, lambda slots: self._calls.put(lambda: self._have(slots)))
         self._pace = Pace()
         self._begun = time.monotonic()
         self._force_at = math.inf
@@ -200,6 +202,7 @@ class Coordinator:
                 self._launcher.cancel()
         finally:
             try:
+                self._slot_watch.stop()
                 self._supply.stop()
                 self._fill_up()
             except BaseException as error:
@@ -220,17 +223,17 @@ class Coordinator:
             self.ended.set()
 
     def _loop(self) -> None:
-        self._refresh_slots()
+        self._have(self._launcher.slots())
+        self._slot_watch.begin()
         self._tell()
         self._measure()
-        refresh_at = time.monotonic() + SLOTS_EVERY_S
+        look_at = time.monotonic() + LOOK_AROUND_S
         while not self._schedule.finished or self._rest_unread():
             now = time.monotonic()
-            if now >= refresh_at:
-                self._refresh_slots()
-                self._tell()  # where jobs stand at a service moves without an event
+            if now >= look_at:
+                self._tell()
                 self._measure()
-                refresh_at = now + SLOTS_EVERY_S
+                look_at = now + LOOK_AROUND_S
             if now >= self._force_at:
                 self._launcher.cancel()
                 self._force_at = math.inf
@@ -240,7 +243,7 @@ class Coordinator:
                     TaskFailedError(f"the task was not done after {self._options.timeout_s:g} s (timeout_s).")
                 )
             try:
-                wake_at = min(refresh_at, self._force_at, self._late_at)
+                wake_at = min(look_at, self._force_at, self._late_at)
                 call = self._calls.get(timeout=max(0.0, wake_at - now))
             except queue.Empty:
                 continue
@@ -257,15 +260,10 @@ class Coordinator:
             self._supply.compare_rest(self._total)
         return self._supply.rest_unread()
 
-    def _refresh_slots(self) -> None:
-        try:
-            slots = self._launcher.slots()
-        except RayQjmError:
-            raise
-        except Exception:
-            if not self._slots:
-                raise
-            return  # the cluster has something else to do just now: ask again in a while
+    def _have(self, slots: Sequence[int] | RayQjmError) -> None:
+        """What the cluster has now, or why it is no more."""
+        if isinstance(slots, RayQjmError):
+            raise slots
         if slots != self._slots:
             self._slots = slots
             self._apply(*(Slots(backend, number) for backend, number in enumerate(slots)))

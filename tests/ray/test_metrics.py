@@ -143,7 +143,7 @@ def test_status_follows_jobs_that_move_without_an_event(
     services: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A place in a service's queue changes for hours, while enough is prepared and nothing lands."""
-    monkeypatch.setattr(coordinator, "SLOTS_EVERY_S", 0.05)
+    monkeypatch.setattr(coordinator, "LOOK_AROUND_S", 0.05)
     stand, looks = ServiceLine.stand, itertools.count()
     monkeypatch.setattr(ServiceLine, "stand", lambda line: {**stand(line), "position": next(looks)})
     services.begin(run_s=lambda job: 600.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -16,6 +17,8 @@ from qiskit import QuantumCircuit
 
 import ray_qjm
 from ray_qjm import RunOptions, TaskStatus
+from ray_qjm.cluster import slot_watch
+from ray_qjm.cluster.workers import RayLauncher
 from ray_qjm.errors import (
     PartialResultWarning,
     ResultStreamedError,
@@ -131,6 +134,29 @@ def test_cancel_of_a_generator_that_never_answers() -> None:
         assert task.wait(timeout=30).state == "cancelled"
     finally:
         release.set()
+
+
+def test_a_head_node_that_hangs_holds_up_neither_rows_nor_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = threading.Event(), threading.Event()
+    real, times = RayLauncher.slots, itertools.count()
+
+    def slots(launcher: RayLauncher) -> list[int]:
+        if next(times) >= 2:  # the task has begun
+            asked.set()
+            answers.wait()
+        return real(launcher)
+
+    monkeypatch.setattr(RayLauncher, "slots", slots)
+    monkeypatch.setattr(slot_watch, "SLOTS_EVERY_S", 0.01)
+    keeper = Gatekeeper()
+    task = ray_qjm.submit(coin, count=50_000, progress=keeper, options=RunOptions(max_chunk=20))
+    try:
+        assert asked.wait(60)
+        keeper.wait_for_done(task.status().done + 100)
+        task.cancel()
+        assert task.wait(timeout=30).state == "cancelled"
+    finally:
+        answers.set()
 
 
 def test_cancel_is_heard_while_a_simulation_runs() -> None:
