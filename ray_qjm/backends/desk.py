@@ -25,10 +25,10 @@ from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.backends.journals import Journal, Writer
 from ray_qjm.errors import BackendResultError, JobAbsentError, StoreUnavailableError
 from ray_qjm.options import Quota, RetryPolicy
-from ray_qjm.planning.book import NOBODY, Book
+from ray_qjm.planning.book import Book
 from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.quota import WINDOW_S, Cost
-from ray_qjm.planning.tickets import FINAL, Ticket
+from ray_qjm.planning.tickets import FINAL, NOBODY, Ticket
 from ray_qjm.planning.verdicts import Verdict
 
 #: A driver that asked for nothing in so many seconds is dead: nothing more is submitted for it.
@@ -558,7 +558,7 @@ class Desk:
 
     def _look(self, tag: str) -> None:
         ticket = self._book.tickets[tag]
-        adapter, asked = self._adapters[ticket.counter], ticket.asks
+        adapter, asked = self._adapters[ticket.counter], ticket.search.asks
         self.counts["looks"] += 1
         self._calls.start(
             lambda: adapter.find(tag.partition("~")[0]),

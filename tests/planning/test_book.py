@@ -10,10 +10,10 @@ import pytest
 
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.options import Budget, Quota, RetryPolicy
-from ray_qjm.planning.book import MISSES, NOBODY, Book
+from ray_qjm.planning.book import MISSES, Book
 from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.quota import Cost
-from ray_qjm.planning.tickets import FINAL, TRANSITIONS, Ticket, TicketState
+from ray_qjm.planning.tickets import FINAL, NOBODY, TRANSITIONS, Ticket, TicketState
 from ray_qjm.planning.verdicts import Verdict, What
 
 T = TypeVar("T", bound=Errand)
