@@ -139,8 +139,8 @@ class Book:
         for ticket in self.at_service():
             if ticket.search.at <= now:
                 self._account.search(ticket, now)
-            elif ticket.timeout_s is not None and ticket.unwanted is None:
-                self._check_time(ticket, now)
+            elif ticket.timeout_s is not None and ticket.timeout_at <= now and ticket.unwanted is None:
+                self.cancel(ticket.tag, timed_out(ticket.job_id, ticket.timeout_s), now)
             elif ticket.state == "cancelling" and ticket.not_before <= now:
                 self._account.revoke_again(ticket)
         for name, counter in self._account.counters.items():
@@ -156,14 +156,10 @@ class Book:
         times = [counter.poll_at() for counter in self._account.counters.values()]
         for ticket in self._account.there.values():
             times.append(ticket.search.at)
+            if ticket.timeout_s is not None:
+                times.append(ticket.timeout_at)
             if ticket.state == "cancelling":
                 times.append(ticket.not_before)
-            if (
-                ticket.timeout_s is not None
-                and ticket.accepted_at is not None
-                and ticket.state in ("submitted", "running")
-            ):
-                times.append(ticket.accepted_at + ticket.timeout_s)
         times.append(self._account.waiting.next_at(now, self.meter.free_at(now)))
         return min(times, default=math.inf)
 
@@ -406,9 +402,3 @@ class Book:
     def _over(self, ticket: Ticket, what: str, verdict: Verdict | None, now: float) -> None:
         self._account.counters[ticket.counter].ended(now)
         self._account.end(ticket, what, verdict, now, self._account.billed(ticket))
-
-    def _check_time(self, ticket: Ticket, now: float) -> None:
-        if ticket.state not in ("submitted", "running") or ticket.accepted_at is None:
-            return
-        if ticket.timeout_s is not None and now - ticket.accepted_at >= ticket.timeout_s:
-            self.cancel(ticket.tag, timed_out(ticket.job_id, ticket.timeout_s), now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -121,6 +122,13 @@ class Ticket:
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def timeout_at(self) -> float:
+        """When it is cancelled since it takes too long; infinite: it isn't."""
+        if self.timeout_s is None or self.accepted_at is None or self.state not in ("submitted", "running"):
+            return math.inf
+        return self.accepted_at + self.timeout_s
 
     def move(self, what: str) -> None:
         """Take a step of ``TRANSITIONS``.

@@ -395,6 +395,17 @@ def test_a_job_that_takes_too_long_is_cancelled() -> None:
     assert ticket.verdict is not None and ticket.verdict.error_type == "JobTimeoutError"
 
 
+def test_a_job_is_out_of_time_when_the_book_said_that_it_would_be() -> None:
+    """Floats: 62.6 + 20.0 - 62.6 is less than 20.0. Whoever wakes the book at its word must not do so for nothing."""
+    scene = Scene()
+    scene.now = 62.6
+    scene.submitted(timeout_s=20.0)
+    scene.until(Poll)  # no answer: nothing else is due from here on
+    assert scene.book.wake_at(scene.now) == 62.6 + 20.0
+    scene.now = 62.6 + 20.0
+    assert Revoke("x", "id-x") in scene.go()
+
+
 def test_a_job_that_is_over_wakes_nobody() -> None:
     scene = Scene()
     scene.submitted(timeout_s=100.0)
