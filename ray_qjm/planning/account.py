@@ -156,6 +156,7 @@ class Account:
             ticket.past += (ticket.job_id,)
         ticket.job_id = ticket.accepted_at = None
         ticket.search.at = math.inf
+        ticket.misses = 0
         ticket.facts.clear()  # of a job that is over
         self.waiting.add(ticket, first=True)
         self.changed(ticket)

@@ -425,6 +425,25 @@ def test_a_job_that_the_service_has_forgotten_is_lost_only_after_a_while() -> No
     assert ticket.state == "lost" and ticket.verdict is not None
 
 
+def test_an_attempt_is_not_lost_for_what_the_service_said_of_the_one_before() -> None:
+    scene = Scene()
+    ticket = scene.submitted()
+    ticket.retry = RetryPolicy(lost_grace_s=60.0, lost="resubmit")
+    scene.now = RETRY.lost_grace_s
+    for _ in range(MISSES):
+        scene.told("x", None)
+    assert state(ticket) == "queued"
+    scene.until(Intend)
+    scene.book.intended("x", scene.now)
+    scene.book.accepted("x", "second", scene.now)
+    scene.now += RETRY.lost_grace_s
+    for _ in range(MISSES - 1):
+        scene.told("x", None)
+    assert (state(ticket), ticket.job_id) == ("submitted", "second")
+    scene.told("x", None)
+    assert state(ticket) == "queued"
+
+
 def test_a_job_that_nobody_understands_is_lost_for_that_reason() -> None:
     scene = Scene()
     ticket = scene.submitted()
