@@ -42,7 +42,7 @@ class Book:
         self._leaving: dict[str, Ticket] = {}
         # For whoever asks how things stand.
         self.tickets, self.meter = account.tickets, account.meter
-        self.purse, self.tally = account.purse, account.tally
+        self.purse, self.tally, self.counters = account.purse, account.tally, account.counters
 
     def add_counter(self, name: str, polls: tuple[float, float]) -> None:
         """One more backend of the account."""

@@ -30,11 +30,13 @@ What = Literal[
 #: What the same backend is asked again about, with the same job; the rest is for the task to decide.
 TRANSIENT: frozenset[What] = frozenset({"wait", "again"})
 
+#: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
+ABSENT = JobAbsentError.__name__
 
 #: Types of errors that tell of drivers, desks and the way to a service, and nothing of whether it works.
 NOT_ITS_FAULT = frozenset(
     {
-        JobAbsentError.__name__,
+        ABSENT,
         JobLostError.__name__,
         JobResultError.__name__,
         DeskGoneError.__name__,
@@ -72,9 +74,14 @@ def no_credit(why_not: str) -> Verdict:
     return Verdict("no credit", NoCreditError.__name__, f"no credit left: {why_not}")
 
 
-def absent(why: str) -> Verdict:
-    """A job that can't be sent again: its circuits are packed anew; ``why`` it isn't at the service."""
-    return Verdict("again", JobAbsentError.__name__, f"it never reached the service ({why.rstrip('.')})")
+def absent(why: str = "") -> Verdict:
+    """A job that isn't at the service and can't be sent: its circuits are packed anew.
+
+    Args:
+        why: It isn't there, if that is known.
+    """
+    because = f" ({why.rstrip('.')})" if why else ""
+    return Verdict("again", ABSENT, f"it never reached the service{because}")
 
 
 def lost(said: Verdict | None) -> Verdict:

@@ -11,7 +11,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.providers.basic_provider import BasicSimulator
 
-from ray_qjm.backends import desk as desk_module
+from ray_qjm.backends import desk_orphans, desk_unclaimed
 from ray_qjm.backends.base import FetchFailed, Submission
 from ray_qjm.backends.desk import Desk
 from ray_qjm.backends.desk_messages import Client, Request
@@ -340,7 +340,7 @@ def test_a_slot_that_nobody_asks_about_is_given_up_and_what_it_cost_is_not(
         client = Reader(desk, journal=Memory())
         desk.enqueue("task", [request("t")])
         client.state("t", "submitted")
-    monkeypatch.setattr(desk_module, "ORPHAN_S", 0.2)
+    monkeypatch.setattr(desk_orphans, "ORPHAN_S", 0.2)
     desk = Desk(quota, journal, before=journal.known(), client_s=0.05, look_around_s=0.01)
     assert desk.state()["pending"] == 1
     until(lambda: desk.state()["pending"] == 0)
@@ -349,7 +349,7 @@ def test_a_slot_that_nobody_asks_about_is_given_up_and_what_it_cost_is_not(
 
 
 def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "KEEP_S", 0.2)
+    monkeypatch.setattr(desk_unclaimed, "KEEP_S", 0.2)
     adapter = RunAdapter(BasicSimulator(), {})
     desk = Desk(Quota(), Memory(), client_s=0.1, look_around_s=0.02)
     desk.open("a", lambda: adapter, POLLS)
