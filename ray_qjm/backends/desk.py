@@ -135,8 +135,7 @@ class Desk:
     def hello(self, client: Client) -> None:
         """A client is there, perhaps again."""
         self._clients.hello(client)
-        # What its store knows and the desk's own journal doesn't: that lay on a node which is gone.
-        self._queue.put(lambda: self._orphans.take(client.open_))
+        self._queue.put(lambda: self._joined(client))
 
     def enqueue(self, client: str, requests: Sequence[Request]) -> None:
         """Jobs to be submitted; those that are known are told of again.
@@ -251,6 +250,11 @@ class Desk:
     def _opened(self, counter: str, polls: tuple[float, float]) -> None:
         self._book.add_counter(counter, polls)
         self._orphans.opened(counter)
+
+    def _joined(self, client: Client) -> None:
+        # What its store knows and the desk's own journal doesn't: that lay on a node which is gone. Of a job's end the
+        # store may not have heard: it was full, or out of reach.
+        self._orphans.take({tag: entry for tag, entry in client.open_.items() if tag not in self._unclaimed})
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
         if client not in self._clients:

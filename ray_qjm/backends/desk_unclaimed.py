@@ -32,6 +32,11 @@ class Unclaimed:
         self._entries = {tag: entry for tag, entry in before.items() if entry.get("state") in FINAL}
         self._kept: dict[str, _Kept] = {}
 
+    def __contains__(self, tag: str) -> bool:
+        """Whether a job is one of these that may have cost."""
+        entry = self._entries.get(tag)
+        return entry is not None and (entry["job_id"] is not None or entry["state"] == "lost")
+
     @property
     def results(self) -> int:
         """How many results are kept."""
@@ -59,9 +64,10 @@ class Unclaimed:
         Returns:
             Whether it is over, and may have cost: the ticket says how it ended. A job that was never sent may be now.
         """
+        known = ticket.tag in self
         self._kept.pop(ticket.tag, None)
         entry = self._entries.pop(ticket.tag, None)
-        if entry is None or (entry["job_id"] is None and entry["state"] != "lost"):
+        if entry is None or not known:
             return False
         ticket.state, ticket.job_id = entry["state"], entry["job_id"]
         ticket.verdict = None if entry["verdict"] is None else Verdict(*entry["verdict"])

@@ -359,3 +359,25 @@ def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytes
     until(desk.idle)
     desk.close()
     assert not adapter._jobs._jobs
+
+
+def test_a_job_whose_end_is_missing_in_the_store_of_its_task_is_charged_once() -> None:
+    """Its driver died, the desk went on; the store took the job's id, and was full when the job ended."""
+
+    class Full(Memory):
+        def write(self, entries: Any) -> None:
+            if any(entry.get("state") == "done" for entry in entries):
+                raise OSError("no space left on device")
+            super().write(entries)
+
+    scene, journal, store = Scene(Script(run_s=lambda job: 0.05)), Memory(), Full()
+    quota = Quota(budget=Budget(jobs=2))
+    with scene.desk(journal, quota, client_s=0.2, look_around_s=0.02) as desk:
+        desk.hello(Client("s1", journal=store))
+        desk.enqueue("s1", [request("t")])
+        until(lambda: journal.known().get("t", {}).get("state") == "done" and not desk.state()["jobs"])
+    with scene.desk(journal, quota, journal.known()) as desk:
+        client = Reader(desk, "s2", journal=store, open_=store.known())
+        desk.enqueue("s2", [request("t", make=None, job_id=store.known()["t"]["job_id"])])
+        client.end("t")
+        assert desk.state()["spent"]["jobs"] == 1
