@@ -1,6 +1,6 @@
 """The desk of an account: submits its jobs, one process for all tasks and drivers. Plain Python, no Ray.
 
-``planning.book`` decides; here its errands are run. One thread talks to the book, through one queue of calls;
+``planning.book`` decides; ``Errands`` do what it wants. One thread talks to the book, through one queue of calls;
 provider's clients are called from others, so that one that hangs holds up nothing else.
 """
 
@@ -13,61 +13,32 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-from ray_qjm.backends.base import Adapter, FetchFailed, JobGoneError
+from ray_qjm.backends.base import Adapter, FetchFailed
 from ray_qjm.backends.calls import Calls
-from ray_qjm.backends.codes import words
+from ray_qjm.backends.desk_adapters import Adapters
 from ray_qjm.backends.desk_clients import Clients
+from ray_qjm.backends.desk_errands import Errands, Fence, NoFence
 from ray_qjm.backends.desk_ledger import SPENT, Ledger
 from ray_qjm.backends.desk_messages import Client, Request, Told
+from ray_qjm.backends.desk_orphans import Orphans
+from ray_qjm.backends.desk_unclaimed import Unclaimed
 from ray_qjm.backends.journals import Journal, Writer
-from ray_qjm.errors import BackendResultError, JobAbsentError, StoreUnavailableError
-from ray_qjm.options import Quota, RetryPolicy
-from ray_qjm.planning.book import NOBODY, Book
-from ray_qjm.planning.errands import Beside, Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
-from ray_qjm.planning.quota import WINDOW_S, Cost
-from ray_qjm.planning.tickets import FINAL, Ticket
+from ray_qjm.options import Quota
+from ray_qjm.planning.book import Book
+from ray_qjm.planning.errands import Beside, Changed, Errand
+from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.tickets import FINAL, NOBODY, Ticket
 from ray_qjm.planning.verdicts import Verdict
 
 #: A driver that asked for nothing in so many seconds is dead: nothing more is submitted for it.
 CLIENT_S = 60.0
 #: The thread looks around so often, whatever happens.
 LOOK_AROUND_S = 5.0
-#: Results of a task with a store are kept for so long for a driver that died: it may be started again.
-KEEP_S = 86_400.0
-#: A job of an earlier process whose backend nobody opens any more has its slot for so long.
-ORPHAN_S = 3600.0
-#: Deadline of a call that asks, where no ticket says another.
-ASK_S = 120.0
-#: Why a job of an earlier session isn't submitted again here: its circuits are somewhere else by now.
-ABSENT = JobAbsentError.__name__
 
 _log = logging.getLogger(__name__)
-
-
-class Fence(Protocol):
-    """Whether this process is still the one that may submit."""
-
-    def holds(self) -> bool:
-        """For at least as long as one submission takes."""
-
-
-class NoFence:
-    """For a desk that can't have a twin."""
-
-    def holds(self) -> bool:
-        """Always."""
-        return True
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A job that is over, and whose driver is gone."""
-
-    ticket: Ticket
-    until: float
 
 
 class Desk:
@@ -102,35 +73,40 @@ class Desk:
         #: Another after each start: numbers of events begin anew then.
         # The time leads it, so that what a later one writes is read after what an earlier one wrote.
         self.incarnation = f"{time.time_ns():020}-{secrets.token_hex(4)}"
-        self.counts = {"sent": 0, "polls": 0, "looks": 0}
         self._clock = clock
-        self._fence = NoFence() if fence is None else fence
-        self._adapters: dict[str, Adapter] = {}
-        self._opening = threading.Lock()
-        self._opening_one: dict[str, threading.Lock] = {}
-        self._open: set[str] = set()
         self._began = clock()
+        self._fence = NoFence() if fence is None else fence
         self._book = Book(quota, {}, jitter=random.random)
         self._requests: dict[str, Request] = {}
         #: Jobs that aren't wanted any more, and aren't here yet: messages may overtake each other.
         self._unwanted: dict[str, Verdict] = {}
-        self._clients = Clients(clock)
-        #: What the journals say of jobs whose backend isn't open yet, and since when that is known.
-        self._orphans: dict[str, tuple[Mapping[str, Any], float]] = {}
         known = dict(before or {})
         self._book.purse.spent = Cost(*known.pop(SPENT, {}).get("cost", ()))
-        #: Jobs that are over, and of which no client has said that it knows: it may yet ask for them.
-        self._over = {tag: entry for tag, entry in known.items() if entry.get("state") in FINAL}
-        self._kept: dict[str, _Kept] = {}
+        self._unclaimed = Unclaimed(known)
         #: Clients whose jobs' results nobody can read once they are gone.
         self._storeless: set[str] = set()
-        self._take_orphans(known)
-        if before:
-            self._book.meter.spend_all(clock())
         self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._adapters = Adapters()
+        self._clients = Clients(clock)
         self._calls = Calls(clock, self._queue.put)
         self._writer = Writer(self._queue.put)
         self._ledger = Ledger(journal, self._writer, self._clients, self._book.purse.spent)
+        self._errands = Errands(
+            self._book,
+            adapters=self._adapters,
+            requests=self._requests,
+            clients=self._clients,
+            ledger=self._ledger,
+            fence=self._fence,
+            calls=self._calls,
+            clock=clock,
+            tell=self._queue.put,
+        )
+        self.counts = self._errands.counts
+        self._orphans = Orphans(self._book, self._ledger, clock, client_s)
+        self._orphans.take(known)
+        if before:
+            self._book.meter.spend_all(clock())
         self._thread = threading.Thread(target=self._run, name="ray_qjm desk", daemon=True)
         self._thread.start()
 
@@ -152,19 +128,14 @@ class Desk:
         Raises:
             Exception: Whatever connecting raises.
         """
-        with self._opening:
-            mine = self._opening_one.setdefault(counter, threading.Lock())
-        with mine:  # one that hangs keeps nobody from the others
-            if counter not in self._adapters:
-                self._adapters[counter] = make()
-                self._queue.put(lambda: self._opened(counter, polls))
-            return self._adapters[counter]
+        return self._adapters.open(
+            counter, make, lambda: self._queue.put(lambda: self._opened(counter, polls))
+        )
 
     def hello(self, client: Client) -> None:
         """A client is there, perhaps again."""
         self._clients.hello(client)
-        # What its store knows and the desk's own journal doesn't: that lay on a node which is gone.
-        self._queue.put(lambda: self._take_orphans(client.open_))
+        self._queue.put(lambda: self._joined(client))
 
     def enqueue(self, client: str, requests: Sequence[Request]) -> None:
         """Jobs to be submitted; those that are known are told of again.
@@ -194,25 +165,7 @@ class Desk:
         ticket = self._book.tickets.get(tag)
         if ticket is None or ticket.counter not in self._adapters:
             return FetchFailed("the desk doesn't know the job yet", final=False)
-        adapter, job_id = self._adapters[ticket.counter], ticket.job_id or ""
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-        def call() -> None:
-            try:
-                answers.put(adapter.fetch(job_id))
-            except BaseException as error:
-                reason = f"{type(error).__name__}: {words(error)}"
-                unreadable = isinstance(error, AttributeError | BackendResultError | TypeError)
-                if unreadable:  # it is there, and is what it is
-                    reason += "; asking again gives the same"
-                answers.put(FetchFailed(reason, unreadable or isinstance(error, JobGoneError)))
-
-        # A client that hangs is left alone, as in ``Calls``.
-        threading.Thread(target=call, name="ray_qjm fetch", daemon=True).start()
-        try:
-            return answers.get(timeout=ticket.retry.call_s)
-        except queue.Empty:
-            return FetchFailed(f"no answer after {ticket.retry.call_s:g} s", final=False)
+        return self._adapters.fetch(ticket.counter, ticket.job_id or "", ticket.retry.call_s)
 
     def bye(self, client: str) -> None:
         """A client has nothing more to ask."""
@@ -220,18 +173,7 @@ class Desk:
         if known is not None:
             self._queue.put(lambda: self._left([known], self._clock()))
         if not self._clients:
-            self._rest()
-
-    def _rest(self) -> None:
-        """Nobody uses the backends for now: what is billed by the clock ends."""
-        for adapter in list(self._adapters.values()):
-            rest = getattr(adapter, "rest", None)
-            if rest is None:
-                continue
-            try:
-                rest()
-            except Exception as error:
-                _log.warning("ray_qjm: %s can't be closed: %s", type(adapter).__name__, words(error))
+            self._adapters.rest()
 
     def take_quota(self, quota: Quota) -> Quota:
         """Change the quota if nobody uses the present one; return the one that holds."""
@@ -242,7 +184,7 @@ class Desk:
 
     def idle(self) -> bool:
         """Whether there is nobody to work for, nothing under way, and nothing that somebody may come for."""
-        return self._unused() and not self._kept
+        return self._unused() and not self._unclaimed.results
 
     def _unused(self) -> bool:
         return not self._clients and not self._book.tickets and not self._orphans
@@ -250,7 +192,8 @@ class Desk:
     def state(self) -> dict[str, Any]:
         """How many jobs are in which state, the quota, what was spent and is left, and a ``Tally``: for people."""
         states: dict[str, int] = {}
-        waiting = dict.fromkeys(self._open.copy(), 0)
+        backends = list(self._book.counters)  # at once: the desk's thread may add one
+        waiting = dict.fromkeys(backends, 0)
         for ticket in list(self._book.tickets.values()):
             states[ticket.state] = states.get(ticket.state, 0) + 1
             waiting[ticket.counter] = waiting.get(ticket.counter, 0) + (ticket.state == "queued")
@@ -261,7 +204,7 @@ class Desk:
             "max_pending": self.quota.max_pending,
             "jobs_per_minute": self.quota.jobs_per_minute,
             "budget": None if self.quota.budget is None else dict(vars(self.quota.budget)),
-            "backends": sorted(tuple(self._open)),
+            "backends": sorted(backends),
             "waiting": waiting,
             "spent": {"jobs": used.jobs, "executions": used.executions, "qpu_seconds": used.qpu_seconds},
             "left": self._book.purse.left().limited(),
@@ -274,10 +217,7 @@ class Desk:
         self._queue.put(None)
         self._thread.join(30)
         self._writer.close()
-        for adapter in self._adapters.values():
-            close = getattr(adapter, "close", None)
-            if close is not None:
-                close()
+        self._adapters.close()
 
     # The thread.
 
@@ -309,36 +249,18 @@ class Desk:
 
     def _opened(self, counter: str, polls: tuple[float, float]) -> None:
         self._book.add_counter(counter, polls)
-        self._open.add(counter)
-        self._take_orphans(
-            {tag: entry for tag, (entry, _) in self._orphans.items() if entry["counter"] == counter}
-        )
+        self._orphans.opened(counter)
 
-    def _take_orphans(self, entries: Mapping[str, Mapping[str, Any]]) -> None:
-        """Jobs that an earlier process of this desk has sent, or was about to send."""
-        now = self._clock()
-        for tag, entry in entries.items():
-            if entry.get("state") in FINAL or tag in self._book.tickets:
-                continue
-            cost, retry = Cost(*entry["cost"]), RetryPolicy(**entry["retry"])
-            if entry["counter"] not in self._open:
-                self._orphans.setdefault(tag, (entry, now))
-                self._book.hold(tag, cost)
-                continue
-            self._orphans.pop(tag, None)
-            ticket = Ticket(tag, entry["counter"], entry["client"], cost, retry, job_id=entry.get("job_id"))
-            ticket.past = tuple(entry.get("past") or ())
-            ticket.told = entry.get("told") or ""
-            self._ledger.know(tag, entry)
-            self._book.restore(ticket, now)
-            if now - self._began < WINDOW_S:
-                self._book.meter.spend_all(now)  # an earlier desk may have sent it just now
+    def _joined(self, client: Client) -> None:
+        # What its store knows and the desk's own journal doesn't: that lay on a node which is gone. Of a job's end the
+        # store may not have heard: it was full, or out of reach.
+        self._orphans.take({tag: entry for tag, entry in client.open_.items() if tag not in self._unclaimed})
 
     def _enqueue(self, client: str, requests: Sequence[Request]) -> None:
         if client not in self._clients:
             return
         for request in requests:
-            if request.counter not in self._open:
+            if request.counter not in self._book.counters:
                 # This process has just taken the place of another, and the driver hasn't heard yet: once it has, it
                 # brings first its backends, then all its jobs again.
                 continue
@@ -347,13 +269,11 @@ class Desk:
                 request = replace(request, make=had.make)
             self._requests[request.tag] = request
             self._ledger.know(request.tag, request.note)
-            orphan = self._orphans.pop(request.tag, None)
+            orphan = self._orphans.claim(request.tag)
             if known is not None:
                 self._book.hand_over(request.tag, client)
                 known.resend = request.make is not None
                 known.timeout_s = request.timeout_s
-            over = self._over.pop(request.tag, None)
-            self._kept.pop(request.tag, None)
             ticket = Ticket(
                 request.tag,
                 request.counter,
@@ -364,12 +284,10 @@ class Desk:
                 job_id=request.job_id,
                 past=tuple(request.past),
             )
-            if known is None and over is not None and (over["job_id"] is not None or over["state"] == "lost"):
-                ticket.state, ticket.job_id = over["state"], over["job_id"]
-                ticket.verdict = None if over["verdict"] is None else Verdict(*over["verdict"])
-                ticket.facts["usage_s"] = over["usage_s"]
+            ended = self._unclaimed.claim(ticket)
+            if known is None and ended:
                 self._book.recall(ticket)
-            elif known is None and (request.make is None or request.job_id is not None or orphan is not None):
+            elif known is None and (request.make is None or request.job_id is not None or orphan):
                 self._book.restore(ticket, self._clock())
                 ticket.resend = request.make is not None
                 self._ledger.write(ticket)
@@ -394,13 +312,11 @@ class Desk:
         for tag in tags:
             self._unwanted.pop(tag, None)
             ticket = self._book.tickets.get(tag)
-            if ticket is None and tag in self._kept:
-                ticket = self._kept.pop(tag).ticket
             self._book.forget(tag)
             if tag not in self._book.tickets:
-                if ticket is not None:
-                    self._forget_at_adapter(ticket)
-                self._over.pop(tag, None)
+                for over in (ticket, self._unclaimed.drop(tag)):
+                    if over is not None:
+                        self._forget_at_adapter(over)
                 self._requests.pop(tag, None)
                 self._ledger.drop(tag)
 
@@ -416,7 +332,7 @@ class Desk:
         dead = self._clients.leave_silent(now - self._client_s)
         self._left(dead, now)
         if dead and not self._clients:
-            threading.Thread(target=self._rest, name="ray_qjm rest", daemon=True).start()
+            threading.Thread(target=self._adapters.rest, name="ray_qjm rest", daemon=True).start()
         for ticket in list(self._book.tickets.values()):
             # A client may take a while to hear that there is a new desk.
             if (
@@ -430,34 +346,16 @@ class Desk:
                 self._forget([ticket.tag])
                 continue
             # Its driver may be started again: it isn't charged twice, and may ask for a result that was paid.
-            self._over[ticket.tag] = self._ledger.entry(ticket)
-            if ticket.state == "done":
-                self._kept[ticket.tag] = _Kept(ticket, now + KEEP_S)
-            else:
+            if not self._unclaimed.leave(ticket, self._ledger.entry(ticket), now):
                 self._forget_at_adapter(ticket)
             self._book.forget(ticket.tag)
             self._requests.pop(ticket.tag, None)
             self._ledger.leave(ticket.tag)
-        for tag in [tag for tag, kept in self._kept.items() if kept.until <= now]:
-            self._forget_at_adapter(self._kept.pop(tag).ticket)
-        self._look_after_orphans(now)
+        for ticket in self._unclaimed.expired(now):
+            self._forget_at_adapter(ticket)
+        self._orphans.look_around(now)
         if self._watch is not None:
             self._watch(self.state())
-
-    def _look_after_orphans(self, now: float) -> None:
-        """Jobs of earlier processes whose backend nobody has opened since."""
-        for tag, (entry, since) in list(self._orphans.items()):
-            if now - since <= self._client_s:
-                continue
-            # The same backend with other options can be asked about them as well.
-            own = entry["counter"].rpartition("-")[0]
-            alike = next((name for name in self._open if name.rpartition("-")[0] == own), None)
-            if alike is not None:
-                self._take_orphans({tag: {**entry, "counter": alike}})
-            elif now - since > ORPHAN_S:
-                _log.warning("ray_qjm: nobody has asked about job %s (%s)", entry.get("job_id"), tag)
-                del self._orphans[tag]
-                self._book.let_go(tag)
 
     def _left(self, clients: Sequence[Client], now: float) -> None:
         """Nobody will submit anything for them any more, or read what has no store."""
@@ -473,146 +371,19 @@ class Desk:
 
     def _perform(self, errand: Errand) -> None:
         match errand:
-            case Intend():
-                self._intend(errand.tag)
-            case Send():
-                self._send(errand.tag)
-            case Look():
-                self._look(errand.tag)
-            case Poll():
-                self._poll(errand.counter, errand.tags)
-            case Revoke():
-                self._revoke(errand.tag, errand.job_id)
-            case Changed() if errand.tag in self._book.tickets:
-                self._tell(self._book.tickets[errand.tag])
+            case Changed():
+                if errand.tag in self._book.tickets:
+                    self._tell(self._book.tickets[errand.tag])
             case Beside():
                 self._ledger.tell_beside(errand)
-
-    def _intend(self, tag: str) -> None:
-        ticket, request = self._book.tickets[tag], self._requests.get(tag)
-        if request is None or request.make is None:
-            verdict = Verdict("again", ABSENT, "it never reached the service")
-            self._queue.put(lambda: self._book.held(tag, self._clock(), verdict))
-            return
-        self._ledger.write(ticket, lambda problem: self._intended(tag, problem), intended=time.time())
-
-    def _intended(self, tag: str, problem: str | None) -> None:
-        if problem is None:
-            self._book.intended(tag, self._clock())
-        else:
-            reason = f"its intent can't be written down ({problem})"
-            verdict = Verdict("again", StoreUnavailableError.__name__, reason)
-            self._book.unwritten(tag, verdict, self._clock())
-
-    def _send(self, tag: str) -> None:
-        ticket = self._book.tickets[tag]
-        adapter, sends = self._adapters[ticket.counter], ticket.sends
-        request = self._requests.get(tag)
-        make = None if request is None else request.make
-        late_at = self._clock() + ticket.retry.call_s
-
-        def call() -> str | Verdict | None:
-            if make is None:  # whoever has its circuits went while its intent was being written
-                return Verdict("again", ABSENT, "it never reached the service")
-            try:
-                job = make()
-            except Exception as error:
-                return Verdict("again", type(error).__name__, words(error))
-            client = self._clients.get(ticket.client)
-            try:
-                wanted = client is not None and client.may_send()
-            except Exception as error:
-                raise _NotAskedError(error) from error
-            if not wanted:
-                return Verdict(
-                    "again", "DriverGone", "its task goes on in another process, or its driver died"
-                )
-            # As late as can be: what remains is how long the request itself is under way.
-            if not self._fence.holds() or self._clock() >= late_at:
-                return None
-            self.counts["sent"] += 1
-            self._queue.put(lambda: self._count(ticket.counter, again=sends > 1))
-            return adapter.submit(job)
-
-        def done(answer: str | Verdict | None) -> None:
-            if isinstance(answer, str):
-                self._ledger.submitted(tag)
-                self._book.accepted(tag, answer, self._clock())
-            else:
-                self._book.held(tag, self._clock(), answer, sends=sends)
-
-        def failed(error: BaseException) -> None:
-            if isinstance(error, _NotAskedError):  # nothing was sent, and it is no error of a client's
-                verdict = Verdict(
-                    "again", StoreUnavailableError.__name__, f"its store doesn't answer ({error})"
-                )
-            else:
-                verdict = adapter.classify(error)
-            self._book.rejected(tag, verdict, self._clock(), sends=sends)
-
-        self._calls.start(call, within_s=ticket.retry.call_s, done=done, failed=failed)
-
-    def _count(self, counter: str, *, again: bool) -> None:
-        self._book.tally.submitted[counter] += 1
-        self._book.tally.retried[counter] += again
-
-    def _look(self, tag: str) -> None:
-        ticket = self._book.tickets[tag]
-        adapter, asked = self._adapters[ticket.counter], ticket.asks
-        self.counts["looks"] += 1
-        self._calls.start(
-            lambda: adapter.find(tag.partition("~")[0]),
-            within_s=ticket.retry.call_s,
-            done=lambda found: self._book.found(tag, found, self._clock(), asked=asked),
-            failed=lambda error: self._book.look_failed(tag, self._clock(), asked=asked),
-        )
-
-    def _poll(self, counter: str, tags: Sequence[str]) -> None:
-        jobs = {tag: self._book.tickets[tag].job_id or "" for tag in tags}
-        adapter = self._adapters[counter]
-        self.counts["polls"] += 1
-
-        def call() -> dict[str, Seen]:
-            said = adapter.status(list(jobs.values()))
-            return {tag: said.get(job_id, Seen(None)) for tag, job_id in jobs.items()}
-
-        def done(seen: Mapping[str, Seen]) -> None:
-            # An answer that comes late may speak of a job that was submitted again since.
-            now = {tag: ticket.job_id for tag in seen if (ticket := self._book.tickets.get(tag)) is not None}
-            mine = {tag: said for tag, said in seen.items() if now.get(tag) == jobs[tag]}
-            self._book.polled(counter, mine, self._clock())
-
-        self._calls.start(
-            call,
-            within_s=ASK_S,
-            done=done,
-            failed=lambda error: self._book.polled(
-                counter, None, self._clock(), why_not=f"{type(error).__name__}: {words(error)}"
-            ),
-        )
-
-    def _revoke(self, tag: str, job_id: str) -> None:
-        adapter = self._adapters[self._book.tickets[tag].counter]
-        self._calls.start(
-            lambda: adapter.cancel(job_id),
-            within_s=ASK_S,
-            done=lambda _: self._book.revoked(tag, True, self._clock()),
-            # It may just have ended: the next poll tells.
-            failed=lambda error: self._book.revoked(tag, False, self._clock()),
-        )
+            case _:
+                self._errands.run(errand)
 
     def _tell(self, ticket: Ticket) -> None:
         self._ledger.spend(self._book.purse.spent)
         self._ledger.tell(ticket)
         if ticket.client == NOBODY and ticket.state in FINAL:
             self._forget([ticket.tag])
-
-
-class _NotAskedError(Exception):
-    """Whether a job is still wanted can't be found out."""
-
-    def __init__(self, why: Exception) -> None:
-        super().__init__(f"{type(why).__name__}: {words(why)}")
 
 
 def _nothing() -> None:

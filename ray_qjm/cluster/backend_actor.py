@@ -73,7 +73,7 @@ class JobMessage:
     """A job that a driver wants submitted, on its way to the actor.
 
     Attributes:
-        tag: See ``backends.desk.Request``; so for ``cost``, ``timeout_s``, ``note``, ``job_id`` and ``past``.
+        tag: See ``backends.desk_messages.Request``; so for ``cost``, ``timeout_s``, ``note``, ``job_id`` and ``past``.
         counter: Which backend.
         runs: The circuits.
         pieces: Rows ``[start, stop)`` and a list with the reference to their circuits: in a list, so that Ray

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ray_qjm.backends.desk import ABSENT
 from ray_qjm.backends.desk_messages import Told
 from ray_qjm.cluster.backend_actor import JobMessage
 from ray_qjm.cluster.desk_link import DeskLink
@@ -29,7 +28,7 @@ from ray_qjm.planning.orders import Order, Run
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.planning.seeds import simulator_seed
 from ray_qjm.planning.tickets import FINAL
-from ray_qjm.planning.verdicts import Verdict, What, no_credit
+from ray_qjm.planning.verdicts import ABSENT, Verdict, What, no_credit
 from ray_qjm.results.jobs import Job
 
 

@@ -19,7 +19,7 @@ class Counter:
     Attributes:
         least_s: Seconds between two polls at least.
         most_s: And at most.
-        tags: Jobs that were accepted and aren't over, the oldest first.
+        tags: Jobs that were accepted and aren't over, the oldest first, and when they were accepted.
         polling: Whether an answer is awaited.
         polled_at: When the last one came; or later, after errors.
         between_s: Seconds between the ends of two jobs, of late.
@@ -29,7 +29,7 @@ class Counter:
 
     least_s: float
     most_s: float
-    tags: dict[str, None] = field(default_factory=dict)
+    tags: dict[str, float] = field(default_factory=dict)
     polling: bool = False
     polled_at: float = -math.inf
     ended_at: float | None = None
@@ -41,7 +41,7 @@ class Counter:
         """It has one more job."""
         if not self.tags and self.ended_at is not None:
             self.ended_at = now  # what nobody waited for is no measure of how quick its jobs are
-        self.tags[tag] = None
+        self.tags[tag] = now
 
     def ended(self, now: float) -> None:
         """One of its jobs is over; several that one answer tells of count once: their slots came free together."""
@@ -50,12 +50,11 @@ class Counter:
             self.between_s = gap if self.between_s is None else self.between_s + 0.3 * (gap - self.between_s)
         self.ended_at = now
 
-    def poll_at(self, oldest_at: float) -> float:
-        """When it is polled next: the more often the quicker its jobs are.
-
-        Args:
-            oldest_at: When the oldest of its jobs was accepted.
-        """
+    def poll_at(self) -> float:
+        """When it is polled next: the more often the quicker its jobs are; ``inf``: not before something happens."""
+        if self.polling or not self.tags:
+            return math.inf
+        oldest_at = next(iter(self.tags.values()))
         last = max(self.polled_at, oldest_at)
         since = last - oldest_at if self.between_s is None else self.between_s
         return last + min(self.most_s, max(self.least_s, POLL_SHARE * since))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.options import RetryPolicy
 from ray_qjm.planning.quota import Cost
+from ray_qjm.planning.search import Search
 from ray_qjm.planning.verdicts import Verdict
 
 TicketState = Literal[
@@ -28,6 +29,9 @@ TicketState = Literal[
 #: A job that is in one of these is at the service, as far as one knows: it has a slot and a reservation.
 AT_SERVICE: frozenset[TicketState] = frozenset({"intended", "unknown", "submitted", "running", "cancelling"})
 FINAL: frozenset[TicketState] = frozenset({"done", "failed", "cancelled", "refused", "lost"})
+
+#: Whose jobs nobody waits for: twins.
+NOBODY = ""
 
 #: (state, what happened) -> new state. What isn't listed raises InvalidTransitionError.
 TRANSITIONS: dict[tuple[TicketState, str], TicketState] = {
@@ -83,11 +87,8 @@ class Ticket:
         sent_at: The last moment at which it can have been sent.
         accepted_at: When it was accepted.
         not_before: When it may be sent again.
-        look_at: When the service is asked for its tag; infinite: it isn't.
-        looked_at: When it was asked last: what it says is as old as the question.
-        looking: Whether the answer is awaited.
-        asks: How often it was asked; of answers only the one to the last question says that there is no job.
-        looks: How often the answer was none.
+        search: For jobs with its tag.
+        misses: How often in a row the service didn't know it when asked how it is.
         revokes: How often the service was asked to cancel it.
         sends: How often it was sent, those included that the service was too full for.
         resend: Whether it can be sent again: an earlier process has sent it, and nobody has brought its circuits.
@@ -110,11 +111,8 @@ class Ticket:
     sent_at: float | None = None
     accepted_at: float | None = None
     not_before: float = 0.0
-    look_at: float = math.inf
-    looked_at: float = -math.inf
-    looking: bool = False
-    asks: int = 0
-    looks: int = 0
+    search: Search = field(default_factory=Search)
+    misses: int = 0
     revokes: int = 0
     sends: int = 0
     resend: bool = True
@@ -124,6 +122,13 @@ class Ticket:
     unwanted: Verdict | None = None
     verdict: Verdict | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def timeout_at(self) -> float:
+        """When it is cancelled since it takes too long; infinite: it isn't."""
+        if self.timeout_s is None or self.accepted_at is None or self.state not in ("submitted", "running"):
+            return math.inf
+        return self.accepted_at + self.timeout_s
 
     def move(self, what: str) -> None:
         """Take a step of ``TRANSITIONS``.

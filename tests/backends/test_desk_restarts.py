@@ -11,7 +11,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.providers.basic_provider import BasicSimulator
 
-from ray_qjm.backends import desk as desk_module
+from ray_qjm.backends import desk_orphans, desk_unclaimed
 from ray_qjm.backends.base import FetchFailed, Submission
 from ray_qjm.backends.desk import Desk
 from ray_qjm.backends.desk_messages import Client, Request
@@ -340,7 +340,7 @@ def test_a_slot_that_nobody_asks_about_is_given_up_and_what_it_cost_is_not(
         client = Reader(desk, journal=Memory())
         desk.enqueue("task", [request("t")])
         client.state("t", "submitted")
-    monkeypatch.setattr(desk_module, "ORPHAN_S", 0.2)
+    monkeypatch.setattr(desk_orphans, "ORPHAN_S", 0.2)
     desk = Desk(quota, journal, before=journal.known(), client_s=0.05, look_around_s=0.01)
     assert desk.state()["pending"] == 1
     until(lambda: desk.state()["pending"] == 0)
@@ -349,7 +349,7 @@ def test_a_slot_that_nobody_asks_about_is_given_up_and_what_it_cost_is_not(
 
 
 def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "KEEP_S", 0.2)
+    monkeypatch.setattr(desk_unclaimed, "KEEP_S", 0.2)
     adapter = RunAdapter(BasicSimulator(), {})
     desk = Desk(Quota(), Memory(), client_s=0.1, look_around_s=0.02)
     desk.open("a", lambda: adapter, POLLS)
@@ -359,3 +359,25 @@ def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytes
     until(desk.idle)
     desk.close()
     assert not adapter._jobs._jobs
+
+
+def test_a_job_whose_end_is_missing_in_the_store_of_its_task_is_charged_once() -> None:
+    """Its driver died, the desk went on; the store took the job's id, and was full when the job ended."""
+
+    class Full(Memory):
+        def write(self, entries: Any) -> None:
+            if any(entry.get("state") == "done" for entry in entries):
+                raise OSError("no space left on device")
+            super().write(entries)
+
+    scene, journal, store = Scene(Script(run_s=lambda job: 0.05)), Memory(), Full()
+    quota = Quota(budget=Budget(jobs=2))
+    with scene.desk(journal, quota, client_s=0.2, look_around_s=0.02) as desk:
+        desk.hello(Client("s1", journal=store))
+        desk.enqueue("s1", [request("t")])
+        until(lambda: journal.known().get("t", {}).get("state") == "done" and not desk.state()["jobs"])
+    with scene.desk(journal, quota, journal.known()) as desk:
+        client = Reader(desk, "s2", journal=store, open_=store.known())
+        desk.enqueue("s2", [request("t", make=None, job_id=store.known()["t"]["job_id"])])
+        client.end("t")
+        assert desk.state()["spent"]["jobs"] == 1

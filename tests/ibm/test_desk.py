@@ -16,9 +16,8 @@ from ray_qjm.backends.desk import Desk
 from ray_qjm.backends.desk_messages import Client, Request, Told
 from ray_qjm.backends.ibm import IbmAdapter
 from ray_qjm.options import Quota, RetryPolicy
-from ray_qjm.planning.book import NOBODY
 from ray_qjm.planning.quota import Cost
-from ray_qjm.planning.tickets import FINAL
+from ray_qjm.planning.tickets import FINAL, NOBODY
 from ray_qjm.planning.verdicts import Verdict
 from tests.ibm.script import API_KEY
 from tests.ibm.service import IbmService

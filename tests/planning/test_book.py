@@ -10,10 +10,10 @@ import pytest
 
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.options import Budget, Quota, RetryPolicy
-from ray_qjm.planning.book import MISSES, NOBODY, Book
+from ray_qjm.planning.book import MISSES, Book
 from ray_qjm.planning.errands import Changed, Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.quota import Cost
-from ray_qjm.planning.tickets import FINAL, TRANSITIONS, Ticket, TicketState
+from ray_qjm.planning.tickets import FINAL, NOBODY, TRANSITIONS, Ticket, TicketState
 from ray_qjm.planning.verdicts import Verdict, What
 
 T = TypeVar("T", bound=Errand)
@@ -395,6 +395,17 @@ def test_a_job_that_takes_too_long_is_cancelled() -> None:
     assert ticket.verdict is not None and ticket.verdict.error_type == "JobTimeoutError"
 
 
+def test_a_job_is_out_of_time_when_the_book_said_that_it_would_be() -> None:
+    """Floats: 62.6 + 20.0 - 62.6 is less than 20.0. Whoever wakes the book at its word must not do so for nothing."""
+    scene = Scene()
+    scene.now = 62.6
+    scene.submitted(timeout_s=20.0)
+    scene.until(Poll)  # no answer: nothing else is due from here on
+    assert scene.book.wake_at(scene.now) == 62.6 + 20.0
+    scene.now = 62.6 + 20.0
+    assert Revoke("x", "id-x") in scene.go()
+
+
 def test_a_job_that_is_over_wakes_nobody() -> None:
     scene = Scene()
     scene.submitted(timeout_s=100.0)
@@ -412,6 +423,25 @@ def test_a_job_that_the_service_has_forgotten_is_lost_only_after_a_while() -> No
     scene.now = RETRY.lost_grace_s
     scene.told("x", None)
     assert ticket.state == "lost" and ticket.verdict is not None
+
+
+def test_an_attempt_is_not_lost_for_what_the_service_said_of_the_one_before() -> None:
+    scene = Scene()
+    ticket = scene.submitted()
+    ticket.retry = RetryPolicy(lost_grace_s=60.0, lost="resubmit")
+    scene.now = RETRY.lost_grace_s
+    for _ in range(MISSES):
+        scene.told("x", None)
+    assert state(ticket) == "queued"
+    scene.until(Intend)
+    scene.book.intended("x", scene.now)
+    scene.book.accepted("x", "second", scene.now)
+    scene.now += RETRY.lost_grace_s
+    for _ in range(MISSES - 1):
+        scene.told("x", None)
+    assert (state(ticket), ticket.job_id) == ("submitted", "second")
+    scene.told("x", None)
+    assert state(ticket) == "queued"
 
 
 def test_a_job_that_nobody_understands_is_lost_for_that_reason() -> None:

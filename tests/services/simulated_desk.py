@@ -11,11 +11,11 @@ from ray_qjm.backends.codes import judge
 from ray_qjm.backends.desk import CLIENT_S
 from ray_qjm.backends.desk_ledger import SPENT
 from ray_qjm.options import RetryPolicy
-from ray_qjm.planning.book import NOBODY, Book
+from ray_qjm.planning.book import Book
 from ray_qjm.planning.errands import Errand, Intend, Look, Poll, Revoke, Seen, Send
 from ray_qjm.planning.orders import Run
 from ray_qjm.planning.quota import Cost
-from ray_qjm.planning.tickets import AT_SERVICE, FINAL, Ticket
+from ray_qjm.planning.tickets import AT_SERVICE, FINAL, NOBODY, Ticket
 from ray_qjm.planning.verdicts import Verdict
 from tests.services.scripted import Part
 
