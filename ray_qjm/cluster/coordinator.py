@@ -54,6 +54,8 @@ from ray_qjm.results.rows import Rows
 
 #: How often the status is told anew, and measured: where jobs stand at a service moves without an event.
 LOOK_AROUND_S = 5.0
+#: How often chunks are killed until none is left: Ray 2.60 loses a kill in a hundred of those that are just starting.
+FORCE_EVERY_S = 1.0
 
 
 class Coordinator:
@@ -236,7 +238,7 @@ class Coordinator:
                 look_at = now + LOOK_AROUND_S
             if now >= self._force_at:
                 self._launcher.cancel()
-                self._force_at = math.inf
+                self._force_at = now + FORCE_EVERY_S
             if now >= self._late_at:
                 self._late_at = math.inf
                 self._end(

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -157,6 +158,17 @@ def test_a_head_node_that_hangs_holds_up_neither_rows_nor_cancel(monkeypatch: py
         assert task.wait(timeout=30).state == "cancelled"
     finally:
         answers.set()
+
+
+def test_chunks_are_killed_again_if_ray_has_not_heard_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, times = RayLauncher.cancel, itertools.count()
+    monkeypatch.setattr(RayLauncher, "cancel", lambda self: real(self) if next(times) else None)
+    keeper = Gatekeeper()
+    options = RunOptions(cancel_grace_s=0.0)
+    task = ray_qjm.submit(lambda index: time.sleep(1000), count=2, progress=keeper, options=options)
+    keeper.wait_for(lambda status: status.running > 0)
+    task.cancel()
+    assert task.wait(timeout=30).state == "cancelled"
 
 
 def test_cancel_is_heard_while_a_simulation_runs() -> None:
