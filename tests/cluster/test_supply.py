@@ -52,6 +52,7 @@ def test_a_chunk_waits_for_its_circuits_and_its_halves_find_them() -> None:
     assert supply.payload(half) == "from 0"
     supply.release(half, 1)
     assert supply.payload(half) is None
+    supply.stop()
 
 
 def test_a_source_that_ends_gives_what_it_has_and_its_promise_is_told() -> None:

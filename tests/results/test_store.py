@@ -156,7 +156,9 @@ def test_a_process_on_another_machine_is_given_its_time(
         taken_by(objects)
     stop.set()
     thread.join()
-    assert taken_by(objects).record.epoch == 2
+    second = taken_by(objects)
+    assert second.record.epoch == 2
+    killed(second)
 
 
 def test_signs_of_life_carry_the_status(objects: Objects) -> None:
@@ -221,7 +223,9 @@ def test_behind_a_torn_part_another_of_the_same_circuits_comes_in(objects: Objec
     write(objects, 1, 0, 5, mark=2)
     objects.replace(whole.path, b"torn")
     killed(opened)
-    assert [item[:2] for item in taken_by(objects).record.accepted] == [(0, 5)]
+    again = taken_by(objects)
+    assert [item[:2] for item in again.record.accepted] == [(0, 5)]
+    killed(again)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"format":1,"digest":"0","body":{}}', b"\0" * 500])
@@ -240,7 +244,9 @@ def test_torn_records_are_absent(objects: Objects, damage: bytes) -> None:
         assert {item[:2] for item in again.record.accepted} == {(0, 10), (10, 20)}
         again.give_back()
         assert read_task(objects.read("task.json")) == TASK
-    assert take(objects, None, (), None).record.task == TASK
+    last = take(objects, None, (), None)
+    assert last.record.task == TASK
+    killed(last)
 
 
 def test_an_empty_task_file_of_a_new_store_is_none(objects: Objects) -> None:
