@@ -49,6 +49,7 @@ from ray_qjm.planning.events import (
 from ray_qjm.planning.schedule import Schedule
 from ray_qjm.planning.status import Pace, TaskState, TaskStatus, snapshot
 from ray_qjm.results.jobs import Job
+from ray_qjm.results.parts import HEARD_S
 from ray_qjm.results.report import FailureRange
 from ray_qjm.results.rows import Rows
 
@@ -159,7 +160,11 @@ class Coordinator:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait for the end, for at most so many seconds; return whether it has come."""
-        return self.ended.wait(timeout)
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.ended.wait(max(0.0, min(HEARD_S, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return False
+        return True
 
     def leave(self) -> None:
         """Nobody wants the rest."""

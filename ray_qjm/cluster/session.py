@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ import ray
 
 from ray_qjm.cluster.reach import listens, reach
 from ray_qjm.errors import TaskFailedError
+from ray_qjm.results.parts import HEARD_S
 
 #: Two threads that start Ray at once would start two.
 _lock = threading.Lock()
@@ -162,6 +163,8 @@ def _in_lasting_thread(start: Callable[[], None]) -> None:
         threading.Event().wait()
 
     threading.Thread(target=host, name="ray_qjm host of Ray", daemon=True).start()
+    while not wait([outcome], HEARD_S).done:
+        continue
     outcome.result()
 
 

@@ -12,6 +12,10 @@ from ray_qjm.errors import InvalidTransitionError, ResultStreamedError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.joining import MANY, first_circuit, is_small, joined
 
+#: Whoever waits looks up so often: a signal that the system gives to a library's thread wakes no other, and Python
+#: calls its handler in the main thread alone.
+HEARD_S = 0.5
+
 
 class MemoryParts:
     """Keeps record batches until the end, or hands each over once to a stream.
@@ -125,7 +129,7 @@ class MemoryParts:
         """The next batch for the stream; ``None`` when there will be none."""
         with self._changed:
             while not self._batches and not self._closed and not self._left:
-                self._changed.wait()
+                self._changed.wait(HEARD_S)
             batch = self._batches.popleft() if self._batches else None
             self._set_gate()
         self._tell()

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ray_qjm.errors import InvalidTransitionError
 from ray_qjm.planning.ranges import Ranges
 from ray_qjm.results.part_files import Head, TornPartError, encode, verify
+from ray_qjm.results.parts import HEARD_S
 from ray_qjm.results.report import FailureRange
 from ray_qjm.results.store import Opened
 from ray_qjm.results.stored_rows import Blank, StoredRows, in_pieces
@@ -102,7 +103,7 @@ class StoredParts:
         while True:
             with self._changed:
                 while len(self._parts) == seen and not self._closed:
-                    self._changed.wait()
+                    self._changed.wait(HEARD_S)
                 new = self._parts[seen:]
             if not new:
                 for start, stop, blank in self._last:

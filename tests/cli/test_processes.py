@@ -57,7 +57,7 @@ class Program:
         try:
             out, err = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.process.send_signal(signal.SIGABRT)  # where its threads are
             out, err = self.process.communicate()
             pytest.fail(f"it didn't end within {timeout} s:\n{out}\n{err}")
         assert self.process.returncode == code, f"{self.process.returncode}: {out}\n{err}"

@@ -160,6 +160,31 @@ def test_a_head_node_that_hangs_holds_up_neither_rows_nor_cancel(monkeypatch: py
         answers.set()
 
 
+def test_a_signal_is_heard_whichever_thread_the_system_gives_it_to() -> None:
+    """It chooses any that doesn't block it: a library's too, while the main thread waits."""
+    keeper, release = Gatekeeper(), threading.Event()
+    other = threading.Thread(target=release.wait)
+    other.start()
+
+    def send() -> None:
+        keeper.wait_for(lambda status: status.running > 0)
+        signal.pthread_kill(other.ident or 0, signal.SIGINT)
+
+    options = RunOptions(cancel_grace_s=0.0)
+    sender = threading.Thread(target=send)
+    try:
+        with ray_qjm.submit(
+            lambda index: time.sleep(1000), count=2, progress=keeper, options=options
+        ) as task:
+            sender.start()
+            with pytest.raises(KeyboardInterrupt):
+                task.wait()
+        assert task.wait(30).state == "cancelled"
+    finally:
+        release.set()
+        sender.join()
+
+
 def test_chunks_are_killed_again_if_ray_has_not_heard_it(monkeypatch: pytest.MonkeyPatch) -> None:
     real, times = RayLauncher.cancel, itertools.count()
     monkeypatch.setattr(RayLauncher, "cancel", lambda self: real(self) if next(times) else None)
