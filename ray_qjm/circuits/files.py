@@ -274,8 +274,10 @@ class QasmFiles(_FileSource):
         """Read and parse program ``index``; ``seed`` isn't used.
 
         Raises:
-            QASM2ParseError: It is no OpenQASM 2; the message begins with the file, and the line in it.
-            QASM3ImporterError: It is no OpenQASM 3, or not a part of it that Qiskit has; the message as above.
+            QASM2ParseError: It is no OpenQASM 2; the message begins with the file, and the line that isn't, or where
+                the program begins.
+            QASM3ImporterError: It is no OpenQASM 3, or not a part of it that Qiskit has; the message as above (other
+                exceptions of the parser are possible).
             UnicodeDecodeError: It is no UTF-8.
             SourceError: The file isn't there, or has changed since the task began.
         """

@@ -423,7 +423,9 @@ class Coordinator:
 
     def _fill_up(self) -> None:
         """Give a row to every circuit that has none, and to those that the source has promised and not given."""
-        self._rows.fill_up(self._total, self._why, self._schedule)
+        done, failed = self._rows.fill_up(self._total, self._why)
+        self._schedule.done += done
+        self._schedule.failed += failed
         lacking = self._supply.lacking(self._total) if self._state == "done" else None
         if lacking is not None:
             self._schedule.failed += lacking.stop - lacking.start

@@ -48,5 +48,5 @@ class SlotWatch:
             except RayQjmError as error:
                 self._tell(error)
                 return
-            except Exception:
-                continue  # it has something else to do just now
+            except BaseException:
+                continue  # it has something else to do just now, and will be asked again

@@ -9,7 +9,6 @@ from ray_qjm.cluster.resume import Resumed
 from ray_qjm.errors import JobNotCancelledError
 from ray_qjm.planning.events import Chunk, Failure, Returned
 from ray_qjm.planning.ranges import Ranges
-from ray_qjm.planning.schedule import Schedule
 from ray_qjm.results.report import FailureLog, FailureRange, clipped
 
 
@@ -54,28 +53,31 @@ class TaskRows:
         self._collector.fail(failure, backend)
         self._failures.add(*within([failure], failure.start, failure.stop))
 
-    def fill_up(self, total: int, why: str, schedule: Schedule) -> None:
+    def fill_up(self, total: int, why: str) -> tuple[int, int]:
         """Give a row to every circuit that has none, so that the result is whole.
 
         Args:
             total: Circuits of the task.
             why: Why they were not run.
-            schedule: Is told of those that have rows of an earlier session.
+
+        Returns:
+            How many of them have counts, and how many failed, in an earlier session: they were to be run again.
         """
+        done = failed = 0
         for start, stop in self._collector.missing(total):
-            # Some failed in an earlier session, and were to be run again: those rows are there still.
             retried = clipped(self._retried, start, stop)
             self._failures.add(*retried)
-            failed = sum(failure.stop - failure.start for failure in retried if failure.status == "failed")
             there = sum(item.stop - item.start for item in retried)
-            schedule.done += there - failed
-            schedule.failed += failed
+            lost = sum(item.stop - item.start for item in retried if item.status == "failed")
+            done += there - lost
+            failed += lost
             self.cancelled += stop - start - there
             told = [item for item in self._not_cancelled if item.start < stop and start < item.stop]
             for item in told:
                 self._collector.cancel(max(item.start, start), min(item.stop, stop), item.error)
             for first, last in Ranges((item.start, item.stop) for item in told).rest(start, stop):
                 self._collector.cancel(first, last, why)
+        return done, failed
 
     def failures(self) -> tuple[list[FailureRange], int]:
         """Ranges of failed circuits so far, and how many circuits failed beyond those that are listed."""

@@ -1,7 +1,8 @@
 """An account at a service: its jobs, and what each of them takes. No clock, no I/O: ``now`` comes in.
 
 What happens to a job changes several things at once: its state, its slot and token, what is reserved for it, whether it
-is polled, what its client hears. Here that is one step each; why it is taken is for ``planning.book`` to say.
+is polled, what its client hears. Here that is one step each, with what follows from it (a second job for one submission
+is a twin, and cancelled); why it is taken is for ``planning.book`` to say.
 """
 
 from __future__ import annotations

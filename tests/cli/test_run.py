@@ -129,8 +129,9 @@ def test_a_run_that_was_stopped_at_once_overwrites_nothing(cli: Cli, monkeypatch
 
     monkeypatch.setattr(Task, "wait", interrupted)
     line = "run asleep.py:circuit --count 2 --grace 0 --output out.csv --force --json"
-    values = told(cli(line, code=Exit.SIGTERM))
-    assert values["output"] is None and Path("out.csv").read_text(encoding="utf-8") == "of yesterday"
+    found = cli(line, code=Exit.SIGTERM)
+    assert "out.csv is left as it was: no circuit is done." in found.stderr
+    assert told(found)["output"] is None and Path("out.csv").read_text(encoding="utf-8") == "of yesterday"
 
 
 def test_files_of_circuits_and_a_resume_elsewhere(

@@ -198,7 +198,8 @@ def _plain_warnings(debug: bool) -> Iterator[None]:
     ours = logging.getLogger("ray_qjm")
     level = ours.level
     log, told = (logging.getLogger(), _everything()) if debug else (ours, _Told(logging.WARNING))
-    log.addHandler(told)
+    if not (debug and log.handlers):  # it may show all already
+        log.addHandler(told)
     with warnings.catch_warnings():
         if debug:
             ours.setLevel(logging.DEBUG)

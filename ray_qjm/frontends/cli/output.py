@@ -60,6 +60,11 @@ class Target:
         """For people."""
         return "standard output" if self.path is None else str(self.path)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a file, which would be overwritten."""
+        return self.path is not None and self.path.exists()
+
     def write(self, result: TaskResult, what: str = "circuits") -> int:
         """Write all rows; the file is there when it is whole, and not before.
 

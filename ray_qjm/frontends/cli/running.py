@@ -185,10 +185,11 @@ def _told(
             error = reason
     lost = isinstance(error, StoreError)
     facts = Facts.held(task.status(), result) if store is None or lost else Facts.stored(store)
-    if facts.status.state == "cancelled" and not facts.status.done:
-        target = None  # a file that is to be overwritten may hold an earlier task's rows
-    if target is not None and not lost:
-        target.write(result)
+    # A file that is to be overwritten may hold an earlier task's counts.
+    spared = target is not None and facts.status.state != "done" and not facts.status.done and target.is_there
+    written = None if lost or spared else target
+    if written is not None:
+        written.write(result)
     code = exit_of(facts.status, lacking=facts.lacking)
     if stopped is not None:
         code = Exit(stopped.code)
@@ -197,13 +198,15 @@ def _told(
             {
                 **facts.plain(),
                 "store": called,
-                "output": None if target is None else target.name,
+                "output": None if written is None else written.name,
                 "error": None if error is None else str(error),
                 "exit_code": int(code),
             }
         )
     else:
-        _print(facts, called, target)
+        _print(facts, called, written)
+    if spared and target is not None:
+        click.echo(f"{PROGRAM}: {target.name} is left as it was: no circuit is done.", err=True)
     goes_on = (
         "" if store is None or facts.status.state == "done" else f" `{PROGRAM} resume {called}` goes on."
     )
