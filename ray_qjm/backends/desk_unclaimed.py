@@ -1,4 +1,7 @@
-"""Jobs that are over, and of whose end no client has said that it knows: their drivers may yet be started again."""
+"""Jobs that are over, and of whose end no client has said that it knows, or their store doesn't know.
+
+Their drivers may yet be started again.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +60,14 @@ class Unclaimed:
         if ticket.state == "done":
             self._kept[ticket.tag] = _Kept(ticket, now + KEEP_S)
         return ticket.state == "done"
+
+    def keep(self, entry: Mapping[str, Any]) -> None:
+        """How a job ended, whose client knows it and needs no result of it any more.
+
+        Args:
+            entry: What the desk's journal says of it.
+        """
+        self._entries[entry["tag"]] = entry
 
     def claim(self, ticket: Ticket) -> bool:
         """A driver comes for a job.
