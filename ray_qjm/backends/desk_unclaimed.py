@@ -5,7 +5,7 @@ Their drivers may yet be started again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,10 @@ class Unclaimed:
         kept = self._kept.pop(tag, None)
         return None if kept is None else kept.ticket
 
-    def expired(self, now: float) -> list[Ticket]:
-        """Those for whose results nobody has come in time: they are kept no more."""
-        late = [tag for tag, kept in self._kept.items() if kept.until <= now]
-        return [self._kept.pop(tag).ticket for tag in late]
+    def expired(self, now: float) -> Iterator[Ticket]:
+        """Those for whose results nobody has come in time: kept no more once they are given, one by one.
+
+        Should the caller fail at one, the rest are given the next time.
+        """
+        for tag in [tag for tag, kept in self._kept.items() if kept.until <= now]:
+            yield self._kept.pop(tag).ticket

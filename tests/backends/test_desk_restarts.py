@@ -13,7 +13,7 @@ from qiskit.providers.basic_provider import BasicSimulator
 
 from ray_qjm.backends import desk_orphans, desk_unclaimed
 from ray_qjm.backends.base import FetchFailed, Submission
-from ray_qjm.backends.desk import Desk
+from ray_qjm.backends.desk import CLIENT_S, Desk
 from ray_qjm.backends.desk_messages import Client, Request
 from ray_qjm.backends.run_api import RunAdapter
 from ray_qjm.options import Budget, Quota, RetryPolicy
@@ -359,6 +359,32 @@ def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytes
     until(desk.idle)
     desk.close()
     assert not adapter._jobs._jobs
+
+
+def test_a_result_that_cannot_be_dropped_does_not_keep_the_others() -> None:
+    """An adapter's ``forget`` raises, for the first of three results for which nobody came in time."""
+    adapter, asked, later = RunAdapter(BasicSimulator(), {}), [], [0.0]
+    drop = adapter.forget
+
+    def forget(job_id: str) -> None:
+        asked.append(job_id)
+        if len(asked) == 1:
+            raise ConnectionError("the machine was reset")
+        drop(job_id)
+
+    adapter.forget = forget  # type: ignore[method-assign]
+    desk = Desk(Quota(), Memory(), clock=lambda: time.monotonic() + later[0], look_around_s=0.02)
+    desk.open("a", lambda: adapter, POLLS)
+    client = Reader(desk, "s1", journal=Memory())
+    desk.enqueue("s1", [flip(f"t{number}", True) for number in range(3)])
+    jobs = {client.end(f"t{number}").job_id for number in range(3)}
+    later[0] = 2 * CLIENT_S
+    until(lambda: not desk.state()["jobs"])
+    assert not asked and not desk.idle()
+    later[0] = 2 * desk_unclaimed.KEEP_S
+    until(desk.idle)
+    desk.close()
+    assert len(asked) == 3 and set(asked) == jobs
 
 
 class Full(Memory):
