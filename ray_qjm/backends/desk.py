@@ -90,7 +90,7 @@ class Desk:
         self._clients = Clients(clock)
         self._calls = Calls(clock, self._queue.put)
         self._writer = Writer(self._queue.put)
-        self._ledger = Ledger(journal, self._writer, self._clients, self._book.purse.spent)
+        self._ledger = Ledger(journal, self._writer, self._clients, self._book.purse.spent, self._unclaimed)
         self._errands = Errands(
             self._book,
             adapters=self._adapters,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ray_qjm.backends.desk_clients import Clients
 from ray_qjm.backends.desk_messages import Told
+from ray_qjm.backends.desk_unclaimed import Unclaimed
 from ray_qjm.backends.journals import Journal, Writer
 from ray_qjm.planning.errands import Beside
 from ray_qjm.planning.quota import Cost
@@ -19,35 +20,52 @@ SPENT = "#spent"
 
 
 class Ledger:
-    """See the module's docstring.
+    """See the module's docstring; in the desk's thread, in which the writer tells what became of entries.
 
     Args:
         journal: The desk's own.
         writer: Writes to it and to stores.
         clients: Who is told.
         spent: What the journal says was spent in all.
+        unclaimed: Keeps the ends of jobs that nobody asks for any more, and that their store takes to be running.
     """
 
-    def __init__(self, journal: Journal, writer: Writer, clients: Clients, spent: Cost) -> None:
+    def __init__(
+        self, journal: Journal, writer: Writer, clients: Clients, spent: Cost, unclaimed: Unclaimed
+    ) -> None:
         self._journal = journal
         self._writer = writer
         self._clients = clients
         self._spent = spent
+        self._unclaimed = unclaimed
+        #: Ends, by tag, that the store of their task hasn't taken yet or couldn't take; and which of these jobs nobody
+        #: asks for any more.
+        self._ends: dict[str, Mapping[str, Any]] = {}
+        self._dropped: set[str] = set()
         self._facts: dict[str, Mapping[str, Any]] = {}
         self._times: dict[str, dict[str, float]] = {}
 
     def know(self, tag: str, facts: Mapping[str, Any]) -> None:
         """Facts of a job that stand in each of its entries: which circuits, of which task."""
         self._facts[tag] = facts
+        self._dropped.discard(tag)
 
     def submitted(self, tag: str) -> None:
         """The service has just taken a job."""
         self._times.setdefault(tag, {})["submitted"] = time.time()
 
     def drop(self, tag: str) -> None:
-        """Nobody asks for a job any more."""
+        """Nobody asks for a job any more; as long as its task's store lacks its end, that isn't forgotten.
+
+        The store says that the job is open, and whoever reads that brings it: it would be charged once more.
+        """
         self.leave(tag)
-        self._writer.put({"tag": tag, "gone": True}, [self._journal])
+        end = self._ends.get(tag)
+        if end is None:
+            self._writer.put({"tag": tag, "gone": True}, [self._journal])
+        else:
+            self._dropped.add(tag)
+            self._unclaimed.keep(end)
 
     def leave(self, tag: str) -> None:
         """Whoever may ask for a job isn't here: what the journal says of it stays."""
@@ -70,7 +88,8 @@ class Ledger:
         times |= {name: float(ticket.facts[name]) for name in ("started", "ended") if ticket.facts.get(name)}
         if ticket.state in FINAL:
             times.setdefault("ended", time.time())
-        if ticket.state != "queued" or ticket.attempts or ticket.past:
+            self._write_end(ticket)
+        elif ticket.state != "queued" or ticket.attempts or ticket.past:
             self.write(ticket)
         told = Told(
             ticket.tag,
@@ -107,9 +126,7 @@ class Ledger:
             "reason": str(job.verdict),
             **times,
         }
-        client = self._clients.get(job.client)
-        if client is not None and client.journal is not None:
-            self._writer.put(entry, [client.journal])
+        self._writer.put(entry, self._stores(job.client))
         facts = {"usage_s": usage_s, "runs": note["runs"]}
         told = Told(tag, job.state, job.job_id, job.attempt, job.verdict, times, facts)
         self._clients.say(job.client, told)
@@ -141,6 +158,25 @@ class Ledger:
             then: Is told ``None`` once that is done, or why it can't be.
             more: Further facts, for this entry only.
         """
-        client = self._clients.get(ticket.client)
-        stores = [] if client is None or client.journal is None else [client.journal]
-        self._writer.put(self.entry(ticket) | more, [self._journal, *stores], then)
+        self._writer.put(self.entry(ticket) | more, [self._journal, *self._stores(ticket.client)], then)
+
+    def _write_end(self, ticket: Ticket) -> None:
+        entry = self.entry(ticket)
+        self._writer.put(entry, [self._journal])
+        for store in self._stores(ticket.client):
+            self._ends[ticket.tag] = entry
+            self._writer.put(entry, [store], lambda problem: self._stored(entry, problem))
+
+    def _stored(self, end: Mapping[str, Any], problem: str | None) -> None:
+        tag = end["tag"]
+        if problem is None and self._ends.get(tag) is end:
+            del self._ends[tag]
+            if tag in self._dropped:
+                self._dropped.remove(tag)
+                self._unclaimed.drop(tag)
+                self.drop(tag)
+
+    def _stores(self, client: str) -> list[Journal]:
+        """The store of a task, if it is here and has one."""
+        known = self._clients.get(client)
+        return [] if known is None or known.journal is None else [known.journal]

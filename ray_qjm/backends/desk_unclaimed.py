@@ -1,8 +1,11 @@
-"""Jobs that are over, and of whose end no client has said that it knows: their drivers may yet be started again."""
+"""Jobs that are over, and of whose end no client has said that it knows, or their store doesn't know.
+
+Their drivers may yet be started again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +61,14 @@ class Unclaimed:
             self._kept[ticket.tag] = _Kept(ticket, now + KEEP_S)
         return ticket.state == "done"
 
+    def keep(self, entry: Mapping[str, Any]) -> None:
+        """How a job ended, whose client knows it and needs no result of it any more.
+
+        Args:
+            entry: What the desk's journal says of it.
+        """
+        self._entries[entry["tag"]] = entry
+
     def claim(self, ticket: Ticket) -> bool:
         """A driver comes for a job.
 
@@ -80,7 +91,10 @@ class Unclaimed:
         kept = self._kept.pop(tag, None)
         return None if kept is None else kept.ticket
 
-    def expired(self, now: float) -> list[Ticket]:
-        """Those for whose results nobody has come in time: they are kept no more."""
-        late = [tag for tag, kept in self._kept.items() if kept.until <= now]
-        return [self._kept.pop(tag).ticket for tag in late]
+    def expired(self, now: float) -> Iterator[Ticket]:
+        """Those for whose results nobody has come in time: kept no more once they are given, one by one.
+
+        Should the caller fail at one, the rest are given the next time.
+        """
+        for tag in [tag for tag, kept in self._kept.items() if kept.until <= now]:
+            yield self._kept.pop(tag).ticket

@@ -13,7 +13,7 @@ from qiskit.providers.basic_provider import BasicSimulator
 
 from ray_qjm.backends import desk_orphans, desk_unclaimed
 from ray_qjm.backends.base import FetchFailed, Submission
-from ray_qjm.backends.desk import Desk
+from ray_qjm.backends.desk import CLIENT_S, Desk
 from ray_qjm.backends.desk_messages import Client, Request
 from ray_qjm.backends.run_api import RunAdapter
 from ray_qjm.options import Budget, Quota, RetryPolicy
@@ -361,15 +361,52 @@ def test_a_result_that_nobody_comes_for_is_dropped_in_the_end(monkeypatch: pytes
     assert not adapter._jobs._jobs
 
 
+def test_a_result_that_cannot_be_dropped_does_not_keep_the_others() -> None:
+    """An adapter's ``forget`` raises, for the first of three results for which nobody came in time."""
+    adapter, asked, later = RunAdapter(BasicSimulator(), {}), [], [0.0]
+    drop = adapter.forget
+
+    def forget(job_id: str) -> None:
+        asked.append(job_id)
+        if len(asked) == 1:
+            raise ConnectionError("the machine was reset")
+        drop(job_id)
+
+    adapter.forget = forget  # type: ignore[method-assign]
+    desk = Desk(Quota(), Memory(), clock=lambda: time.monotonic() + later[0], look_around_s=0.02)
+    desk.open("a", lambda: adapter, POLLS)
+    client = Reader(desk, "s1", journal=Memory())
+    desk.enqueue("s1", [flip(f"t{number}", True) for number in range(3)])
+    jobs = {client.end(f"t{number}").job_id for number in range(3)}
+    later[0] = 2 * CLIENT_S
+    until(lambda: not desk.state()["jobs"])
+    assert not asked and not desk.idle()
+    later[0] = 2 * desk_unclaimed.KEEP_S
+    until(desk.idle)
+    desk.close()
+    assert len(asked) == 3 and set(asked) == jobs
+
+
+class Full(Memory):
+    """A store that takes everything but how jobs end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers = threading.Event(), threading.Event()
+        self.answers.set()
+        self.full = True
+
+    def write(self, entries: Any) -> None:
+        if any(entry.get("state") == "done" for entry in entries):
+            self.asked.set()
+            assert self.answers.wait(30)
+            if self.full:
+                raise OSError("no space left on device")
+        super().write(entries)
+
+
 def test_a_job_whose_end_is_missing_in_the_store_of_its_task_is_charged_once() -> None:
     """Its driver died, the desk went on; the store took the job's id, and was full when the job ended."""
-
-    class Full(Memory):
-        def write(self, entries: Any) -> None:
-            if any(entry.get("state") == "done" for entry in entries):
-                raise OSError("no space left on device")
-            super().write(entries)
-
     scene, journal, store = Scene(Script(run_s=lambda job: 0.05)), Memory(), Full()
     quota = Quota(budget=Budget(jobs=2))
     with scene.desk(journal, quota, client_s=0.2, look_around_s=0.02) as desk:
@@ -381,3 +418,77 @@ def test_a_job_whose_end_is_missing_in_the_store_of_its_task_is_charged_once() -
         desk.enqueue("s2", [request("t", make=None, job_id=store.known()["t"]["job_id"])])
         client.end("t")
         assert desk.state()["spent"]["jobs"] == 1
+
+
+def forgotten(desk: Desk, store: Full, *, late: bool = False) -> None:
+    """A client has stored a job's rows and forgets it; ``late``: before the store says that it can't take its end."""
+    if late:
+        store.answers.clear()
+    client = Reader(desk, "s1", journal=store)
+    desk.enqueue("s1", [request("t")])
+    client.end("t")
+    assert store.asked.wait(30)
+    desk.forget(["t"])
+    until(lambda: not desk.state()["jobs"])
+
+
+def joins_again(desk: Desk, store: Full, spent: int) -> None:
+    """By the store the job still runs; another is run, and that one isn't taken up."""
+    open_ = {tag: entry for tag, entry in store.known().items() if tag == "t"}
+    assert open_["t"]["state"] in ("submitted", "running")
+    client = Reader(desk, f"s{spent}", journal=Memory(), open_=open_)
+    desk.enqueue(client.name, [request(f"then {spent}")])
+    client.end(f"then {spent}")
+    state = desk.state()
+    assert (state["jobs"], state["spent"]["jobs"]) == ({"done": 1}, spent)
+    desk.forget([f"then {spent}"])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_job_that_is_forgotten_is_charged_once_though_the_store_of_its_task_missed_its_end(
+    late: bool,
+) -> None:
+    scene, journal, store = Scene(), Memory(), Full()
+    with scene.desk(journal) as desk:
+        forgotten(desk, store, late=late)
+        joins_again(desk, store, 2)
+        store.answers.set()
+        joins_again(desk, store, 3)
+    with scene.desk(journal, before=journal.known()) as desk:
+        joins_again(desk, store, 4)
+    assert scene.jobs() == 4
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_session_that_brings_a_forgotten_job_hears_how_it_ended_and_is_not_charged(restarted: bool) -> None:
+    """Its circuits failed, say, and are wanted again: the store takes the job to be running."""
+    scene, journal, store = Scene(), Memory(), Full()
+
+    def resume(desk: Desk) -> None:
+        store.full = False
+        client = Reader(desk, "s2", journal=store, open_=store.known())
+        desk.enqueue("s2", [request("t", make=None, job_id="job-0")])
+        assert client.end("t").state == "done"
+        assert desk.state()["spent"]["jobs"] == 1
+        until(lambda: store.known()["t"]["state"] == "done")
+        desk.forget(["t"])
+        until(lambda: "t" not in journal.known())
+
+    with scene.desk(journal) as desk:
+        forgotten(desk, store)
+        if not restarted:
+            resume(desk)
+    if restarted:
+        with scene.desk(journal, before=journal.known()) as desk:
+            resume(desk)
+
+
+def test_a_forgotten_job_leaves_the_journal_once_the_store_of_its_task_has_its_end() -> None:
+    scene, journal, store = Scene(), Memory(), Full()
+    with scene.desk(journal) as desk:
+        forgotten(desk, store, late=True)
+        assert journal.known()["t"]["state"] == "done"
+        store.full = False
+        store.answers.set()
+        until(lambda: "t" not in journal.known())
+        assert store.known()["t"]["state"] == "done"
